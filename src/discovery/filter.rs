@@ -1,0 +1,137 @@
+//! Which names, paths and sizes are of interest.
+//!
+//! Patterns are globs on the path below the root. One without a slash matches a name at any depth
+//! (`*.jpg`, `node_modules`), one with a slash the whole path (`photos/2019/**`), as in git.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
+use crate::model::settings::ScanSettings;
+
+/// Names passed over by default, besides those that begin with a dot.
+pub const DEFAULT_IGNORES: [&str; 5] = ["*~", "*.tmp", "*.temp", ".DS_Store", "Thumbs.db"];
+
+/// A pattern that is no glob.
+#[derive(Debug, thiserror::Error)]
+#[error("glob {pattern:?}: {source}")]
+pub struct PatternError {
+    pattern: String,
+    source: globset::Error,
+}
+
+/// The filter of one root.
+#[derive(Debug)]
+pub struct Filter {
+    ignored_names: Option<GlobSet>,
+    hidden: bool,
+    include: Option<GlobSet>,
+    exclude: Option<GlobSet>,
+    min_size: u64,
+    max_size: u64,
+}
+
+impl Filter {
+    /// Compiles the patterns of a root's settings.
+    pub fn new(settings: &ScanSettings) -> Result<Self, PatternError> {
+        let default_ignores = DEFAULT_IGNORES.map(str::to_owned);
+        let ignored: &[String] = if settings.default_ignores { &default_ignores } else { &[] };
+        Ok(Self {
+            ignored_names: compile(ignored)?,
+            hidden: settings.hidden || !settings.default_ignores,
+            include: compile(&settings.include)?,
+            exclude: compile(&settings.exclude)?,
+            min_size: settings.min_size,
+            max_size: settings.max_size.unwrap_or(u64::MAX),
+        })
+    }
+
+    /// The filter for files that were named one by one: the default ignores do not apply to them.
+    pub fn for_named_files(settings: &ScanSettings) -> Result<Self, PatternError> {
+        Self::new(&ScanSettings { default_ignores: false, ..settings.clone() })
+    }
+
+    /// True if a file or directory is passed over because of its name or path.
+    pub fn passes_over(&self, name: &[u8], relative: &[u8]) -> bool {
+        let hidden = !self.hidden && name.first() == Some(&b'.');
+        hidden || matches(self.ignored_names.as_ref(), name) || matches(self.exclude.as_ref(), relative)
+    }
+
+    /// True if a file at this path is asked for.
+    pub fn includes(&self, relative: &[u8]) -> bool {
+        self.include.is_none() || matches(self.include.as_ref(), relative)
+    }
+
+    /// True if a file of this size in bytes is asked for.
+    pub fn takes_size(&self, size: u64) -> bool {
+        (self.min_size..=self.max_size).contains(&size)
+    }
+}
+
+fn matches(set: Option<&GlobSet>, path: &[u8]) -> bool {
+    set.is_some_and(|set| set.is_match(Path::new(OsStr::from_bytes(path))))
+}
+
+fn compile(patterns: &[String]) -> Result<Option<GlobSet>, PatternError> {
+    if patterns.is_empty() {
+        return Ok(None);
+    }
+    let mut set = GlobSetBuilder::new();
+    for pattern in patterns {
+        let anchored = pattern.trim_end_matches('/');
+        let whole = match anchored.strip_prefix('/') {
+            Some(below_root) => below_root.to_owned(),
+            None if anchored.contains('/') => anchored.to_owned(),
+            None => format!("**/{anchored}"),
+        };
+        let glob = GlobBuilder::new(&whole).literal_separator(true).build();
+        set.add(glob.map_err(|source| PatternError { pattern: pattern.clone(), source })?);
+    }
+    let set = set.build().map_err(|source| PatternError { pattern: patterns.join(" "), source })?;
+    Ok(Some(set))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(settings: ScanSettings) -> Filter {
+        Filter::new(&settings).unwrap()
+    }
+
+    #[test]
+    fn names_that_are_hardly_of_interest_are_passed_over_by_default() {
+        let default = filter(ScanSettings::default());
+        for name in [".git", "a~", "b.tmp", "c.temp", "Thumbs.db", ".DS_Store"] {
+            assert!(default.passes_over(name.as_bytes(), name.as_bytes()), "{name}");
+        }
+        assert!(!default.passes_over(b"\xff.jpg", b"d/\xff.jpg"));
+        let hidden = filter(ScanSettings { hidden: true, ..ScanSettings::default() });
+        assert!(!hidden.passes_over(b".git", b".git"));
+        assert!(hidden.passes_over(b".DS_Store", b".DS_Store"));
+        let all = filter(ScanSettings { default_ignores: false, ..ScanSettings::default() });
+        assert!(!all.passes_over(b".DS_Store", b".DS_Store"));
+    }
+
+    #[test]
+    fn a_pattern_without_slash_matches_at_any_depth_and_one_with_slash_from_the_root() {
+        let exclude = vec!["*.jpg".to_owned(), "a/b".to_owned(), "/top".to_owned(), "x/**/y".to_owned()];
+        let filter = filter(ScanSettings { exclude, ..ScanSettings::default() });
+        for path in ["p.jpg", "d/e/p.jpg", "a/b", "top", "x/1/2/y"] {
+            let name = path.rsplit('/').next().unwrap();
+            assert!(filter.passes_over(name.as_bytes(), path.as_bytes()), "{path}");
+        }
+        for path in ["d/a/b", "d/top", "p.jpeg"] {
+            let name = path.rsplit('/').next().unwrap();
+            assert!(!filter.passes_over(name.as_bytes(), path.as_bytes()), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_broken_glob_is_named() {
+        let settings = ScanSettings { include: vec!["a[".to_owned()], ..ScanSettings::default() };
+        assert!(Filter::new(&settings).unwrap_err().to_string().contains("a["));
+    }
+}

@@ -1,0 +1,378 @@
+//! The walk: a directory is a task, listed by one thread of a pool, which sends what it found and
+//! queues the directories in it.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rayon::Scope;
+use tokio::sync::mpsc::Sender;
+use walkdir::{DirEntry, WalkDir};
+
+use super::LISTING_ENTRIES;
+use super::filter::Filter;
+use crate::cancel::Cancel;
+use crate::model::listing::{Coverage, Entry, Listing, Problem};
+use crate::model::settings::ScanSettings;
+use crate::model::stamp::Stamp;
+use crate::model::volume::Location;
+use crate::os::ShortPath;
+use crate::progress::Progress;
+use crate::volume::{Place, Volumes};
+
+/// What a walk is to cover.
+#[derive(Debug)]
+pub struct WalkRequest {
+    /// An existing directory: absolute, free of symbolic links.
+    pub root: PathBuf,
+    /// The root's options.
+    pub settings: ScanSettings,
+    /// Their patterns, compiled.
+    pub filter: Filter,
+    /// Other roots: each is walked by itself, with its own options, so this walk stays outside.
+    pub other_roots: HashSet<Location>,
+    /// Files of the index itself, which change while we read: never listed.
+    pub own_files: Vec<PathBuf>,
+}
+
+/// How a walk ended.
+#[derive(Debug)]
+pub struct WalkEnd {
+    /// False if it was stopped: then nothing follows about what was not seen.
+    pub complete: bool,
+    /// The subtrees it entered: the root, mounted filesystems, directories reached through links.
+    pub entered: Vec<Place>,
+}
+
+/// What all tasks of a walk share.
+struct Walk<'a> {
+    request: &'a WalkRequest,
+    volumes: &'a Volumes,
+    listings: Sender<Listing>,
+    cancel: &'a Cancel,
+    progress: &'a Progress,
+    root_device: u64,
+    stopped: AtomicBool,
+    entered: Mutex<Vec<Place>>,
+    /// Directories seen, by device and inode; kept only where links can lead to one twice.
+    visited: Mutex<HashSet<(u64, u64)>>,
+}
+
+/// A directory to be listed.
+struct Task {
+    absolute: PathBuf,
+    place: Place,
+    device: u64,
+    /// The path below the root, as patterns see it.
+    relative: Vec<u8>,
+    /// Levels below the root: its own entries are at 1.
+    depth: usize,
+}
+
+/// Lists everything below a root, on the threads of `pool`; blocks until done.
+///
+/// Trouble with a directory is a listing of its own ([`Coverage::Unreadable`]). A closed channel
+/// means "stop".
+///
+/// # Errors
+/// If the root itself cannot be read.
+pub fn walk(
+    request: &WalkRequest,
+    volumes: &Volumes,
+    pool: &rayon::ThreadPool,
+    listings: Sender<Listing>,
+    cancel: &Cancel,
+    progress: &Progress,
+) -> io::Result<WalkEnd> {
+    let device = std::fs::metadata(&request.root)?.dev();
+    let place = volumes.locate(&request.root, device);
+    let walk = Walk {
+        request,
+        volumes,
+        listings,
+        cancel,
+        progress,
+        root_device: device,
+        stopped: AtomicBool::new(false),
+        entered: Mutex::new(vec![place.clone()]),
+        visited: Mutex::default(),
+    };
+    let root = Task { absolute: request.root.clone(), place, device, relative: Vec::new(), depth: 1 };
+    pool.scope(|scope| walk.list(root, scope));
+    Ok(WalkEnd {
+        complete: !walk.stopped.into_inner(),
+        entered: walk.entered.into_inner().unwrap_or_else(PoisonError::into_inner),
+    })
+}
+
+impl<'a> Walk<'a> {
+    fn list<'scope>(&'scope self, task: Task, scope: &Scope<'scope>)
+    where
+        'a: 'scope,
+    {
+        if self.cancel.is_requested() || self.stopped.load(Ordering::Relaxed) {
+            self.stop();
+            return;
+        }
+        let mut listing = OpenListing::new(self, &task);
+        match self.read_entries(&task, &mut listing, scope) {
+            Ok(()) => listing.close(None),
+            // Removed since its parent was listed: that is no trouble, it is simply gone.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && task.depth > 1 => {}
+            Err(error) => listing.close(Some(Problem::of(&error))),
+        }
+        self.progress.directories.add(1);
+    }
+
+    fn read_entries<'scope>(
+        &'scope self,
+        task: &Task,
+        listing: &mut OpenListing<'_, 'a>,
+        scope: &Scope<'scope>,
+    ) -> io::Result<()>
+    where
+        'a: 'scope,
+    {
+        let short = ShortPath::of(&task.absolute)?;
+        for entry in WalkDir::new(short.as_path()).min_depth(1).max_depth(1) {
+            let entry = entry.map_err(io_error)?;
+            self.take_entry(task, &entry, listing, scope)?;
+            if self.stopped.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_entry<'scope>(
+        &'scope self,
+        task: &Task,
+        entry: &DirEntry,
+        listing: &mut OpenListing<'_, 'a>,
+        scope: &Scope<'scope>,
+    ) -> io::Result<()>
+    where
+        'a: 'scope,
+    {
+        let name = entry.file_name().as_bytes();
+        let relative = join_relative(&task.relative, name);
+        if self.request.filter.passes_over(name, &relative) {
+            return Ok(());
+        }
+        let kind = entry.file_type();
+        if kind.is_dir() {
+            return self.enter(task, entry, relative, scope);
+        }
+        if kind.is_symlink() && self.request.settings.follow_links {
+            self.follow(task, entry, relative, scope);
+            return Ok(());
+        }
+        if !kind.is_file() {
+            self.progress.passed_over.add(1);
+            return Ok(());
+        }
+        if !self.request.filter.includes(&relative) || self.is_own_file(task, name) {
+            return Ok(());
+        }
+        let metadata = match entry.metadata() {
+            Ok(metadata) => metadata,
+            Err(error) if is_gone(&error) => return Ok(()),
+            Err(error) => return Err(io_error(error)),
+        };
+        let stamp = Stamp::of(&metadata, task.device);
+        if metadata.is_file() && self.request.filter.takes_size(stamp.size) {
+            listing.add(Entry { name: name.into(), stamp });
+        }
+        Ok(())
+    }
+
+    /// Queues a subdirectory, unless it belongs to another root or lies too deep.
+    fn enter<'scope>(
+        &'scope self,
+        task: &Task,
+        entry: &DirEntry,
+        relative: Vec<u8>,
+        scope: &Scope<'scope>,
+    ) -> io::Result<()>
+    where
+        'a: 'scope,
+    {
+        let absolute = task.absolute.join(entry.file_name());
+        let metadata = match entry.metadata() {
+            Ok(metadata) => metadata,
+            Err(error) if is_gone(&error) => return Ok(()),
+            Err(error) => return Err(io_error(error)),
+        };
+        let device = metadata.dev();
+        let depth = task.depth + 1;
+        let mounted_here = device != task.device || self.volumes.is_mount_point(&absolute);
+        let place = if mounted_here {
+            self.volumes.locate(&absolute, device)
+        } else {
+            Place { volume: Arc::clone(&task.place.volume), path: task.place.path.join(entry.file_name().as_bytes()) }
+        };
+        if self.request.other_roots.contains(&place.location()) {
+            return Ok(());
+        }
+        if mounted_here {
+            self.note_entered(place.clone());
+            if self.request.settings.one_file_system && device != self.root_device {
+                return Ok(());
+            }
+        }
+        if self.request.settings.max_depth.is_some_and(|levels| depth > levels) {
+            return Ok(());
+        }
+        if self.request.settings.follow_links && !self.visit(device, metadata.ino()) {
+            return Ok(());
+        }
+        let task = Task { absolute, place, device, relative, depth };
+        scope.spawn(move |scope| self.list(task, scope));
+        Ok(())
+    }
+
+    /// Takes on what a symbolic link points to, under its real path, so that nothing ever has two
+    /// paths. A link that leads nowhere, in a circle, or into another root is passed over.
+    fn follow<'scope>(&'scope self, task: &Task, entry: &DirEntry, relative: Vec<u8>, scope: &Scope<'scope>)
+    where
+        'a: 'scope,
+    {
+        let target = std::fs::canonicalize(task.absolute.join(entry.file_name()));
+        let target = target.and_then(|path| Ok((std::fs::metadata(&path)?, path)));
+        let Ok((metadata, absolute)) = target else {
+            self.progress.passed_over.add(1);
+            return;
+        };
+        let directory = if metadata.is_dir() { Some(absolute.as_path()) } else { absolute.parent() };
+        let Some(directory) = directory else { return };
+        let Ok(device) = std::fs::metadata(directory).map(|metadata| metadata.dev()) else { return };
+        if self.request.settings.one_file_system && device != self.root_device {
+            return;
+        }
+        let place = self.volumes.locate(directory, device);
+        if self.belongs_to_another_root(&place) {
+            return;
+        }
+        if metadata.is_dir() {
+            let depth = task.depth + 1;
+            let too_deep = self.request.settings.max_depth.is_some_and(|levels| depth > levels);
+            if too_deep || !self.visit(device, metadata.ino()) {
+                return;
+            }
+            self.note_entered(place.clone());
+            let task = Task { absolute, place, device, relative, depth };
+            scope.spawn(move |scope| self.list(task, scope));
+            return;
+        }
+        let stamp = Stamp::of(&metadata, device);
+        let wanted = metadata.is_file()
+            && self.request.filter.includes(&relative)
+            && self.request.filter.takes_size(stamp.size);
+        if let (true, Some(name)) = (wanted, absolute.file_name()) {
+            let entries = vec![Entry { name: name.as_bytes().into(), stamp }];
+            let Place { volume, path } = place;
+            self.send(Listing { volume, directory: path, coverage: Coverage::Selected, entries });
+        }
+    }
+
+    fn belongs_to_another_root(&self, place: &Place) -> bool {
+        self.request.other_roots.iter().any(|root| {
+            root.identity == place.volume.identity && place.path.is_within(&root.path)
+        })
+    }
+
+    fn is_own_file(&self, task: &Task, name: &[u8]) -> bool {
+        let is_own = |own: &PathBuf| {
+            own.file_name().is_some_and(|own_name| own_name.as_bytes() == name)
+                && own.parent() == Some(task.absolute.as_path())
+        };
+        self.request.own_files.iter().any(is_own)
+    }
+
+    /// True the first time.
+    fn visit(&self, device: u64, inode: u64) -> bool {
+        self.visited.lock().unwrap_or_else(PoisonError::into_inner).insert((device, inode))
+    }
+
+    fn note_entered(&self, place: Place) {
+        self.entered.lock().unwrap_or_else(PoisonError::into_inner).push(place);
+    }
+
+    fn send(&self, listing: Listing) {
+        let bytes: u64 = listing.entries.iter().map(|entry| entry.stamp.size).sum();
+        self.progress.files.add(listing.entries.len() as u64);
+        self.progress.bytes.add(bytes);
+        if self.listings.blocking_send(listing).is_err() {
+            self.stop();
+        }
+    }
+
+    fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A directory while it is being listed; sends pieces as they fill.
+struct OpenListing<'w, 'a> {
+    walk: &'w Walk<'a>,
+    place: Place,
+    entries: Vec<Entry>,
+    pieces: usize,
+}
+
+impl<'w, 'a> OpenListing<'w, 'a> {
+    fn new(walk: &'w Walk<'a>, task: &Task) -> Self {
+        Self { walk, place: task.place.clone(), entries: Vec::new(), pieces: 0 }
+    }
+
+    fn add(&mut self, entry: Entry) {
+        if self.entries.len() == LISTING_ENTRIES {
+            self.send(Coverage::Piece { first: self.pieces == 0, last: false });
+            self.pieces += 1;
+        }
+        self.entries.push(entry);
+    }
+
+    fn close(mut self, trouble: Option<Problem>) {
+        let coverage = match trouble {
+            Some(problem) => Coverage::Unreadable(problem),
+            // A walk that was told to stop may have left the loop early.
+            None if self.walk.stopped.load(Ordering::Relaxed) => Coverage::Selected,
+            None if self.pieces == 0 => Coverage::Whole,
+            None => Coverage::Piece { first: false, last: true },
+        };
+        self.send(coverage);
+    }
+
+    fn send(&mut self, coverage: Coverage) {
+        let mut entries = std::mem::take(&mut self.entries);
+        // The index keeps a directory's files in the order of their names.
+        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        self.walk.send(Listing {
+            volume: Arc::clone(&self.place.volume),
+            directory: self.place.path.clone(),
+            coverage,
+            entries,
+        });
+    }
+}
+
+fn is_gone(error: &walkdir::Error) -> bool {
+    error.io_error().is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+/// The system's own error: walkdir's would repeat the path.
+fn io_error(error: walkdir::Error) -> io::Error {
+    error.into_io_error().unwrap_or_else(|| io::Error::other("the links form a circle"))
+}
+
+fn join_relative(parent: &[u8], name: &[u8]) -> Vec<u8> {
+    if parent.is_empty() {
+        return name.to_vec();
+    }
+    [parent, b"/", name].concat()
+}

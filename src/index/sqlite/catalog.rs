@@ -1,0 +1,269 @@
+//! Roots, volumes, mounts and scans: the small tables.
+
+use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+
+use super::convert::{below, column, status, to_integer, volume_path};
+use crate::index::{IndexError, Result};
+use crate::model::path::{VolumePath, to_path};
+use crate::model::scan::{LastScan, Root, RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
+use crate::model::settings::ScanSettings;
+use crate::model::stamp::Nanos;
+use crate::model::volume::{Extent, Mount, MountMap, MountedVolume, VolumeId, VolumeIdentity};
+
+const PUT_VOLUME: &str = "
+    insert into volumes (identity) values (?) on conflict (identity) do update set identity = excluded.identity
+    returning id";
+
+const PUT_MOUNT: &str = "
+    insert into mounts (volume_id, host, root, mount_path) values (?, ?, ?, ?)
+    on conflict (volume_id, host, root) do update set mount_path = excluded.mount_path
+    where mounts.mount_path <> excluded.mount_path";
+
+pub(super) async fn put_volume(
+    connection: &mut SqliteConnection,
+    host: &str,
+    volume: &MountedVolume,
+) -> Result<VolumeId> {
+    let failed = || IndexError::during("remember a volume");
+    let id: i64 = sqlx::query_scalar(PUT_VOLUME)
+        .bind(&*volume.identity.0)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed())?;
+    sqlx::query(PUT_MOUNT)
+        .bind(id)
+        .bind(host)
+        .bind(volume.mount.root.as_bytes())
+        .bind(&*volume.mount.at)
+        .execute(connection)
+        .await
+        .map_err(failed())?;
+    Ok(VolumeId(id))
+}
+
+pub(super) async fn volumes(connection: &mut SqliteConnection) -> Result<Vec<(VolumeId, VolumeIdentity)>> {
+    let rows: Vec<(i64, String)> = sqlx::query_as("select id, identity from volumes order by id")
+        .fetch_all(connection)
+        .await
+        .map_err(IndexError::during("read the volumes"))?;
+    Ok(rows.into_iter().map(|(id, identity)| (VolumeId(id), VolumeIdentity(identity.into()))).collect())
+}
+
+pub(super) async fn mounts(connection: &mut SqliteConnection, host: &str) -> Result<MountMap> {
+    let rows: Vec<(i64, Vec<u8>, Vec<u8>)> =
+        sqlx::query_as("select volume_id, root, mount_path from mounts where host = ?")
+            .bind(host)
+            .fetch_all(connection)
+            .await
+            .map_err(IndexError::during("read the mounts"))?;
+    let mount = |(volume, root, at): (i64, Vec<u8>, Vec<u8>)| {
+        (VolumeId(volume), Mount { root: VolumePath::new(&root), at: at.into() })
+    };
+    Ok(MountMap::new(rows.into_iter().map(mount).collect()))
+}
+
+const PUT_ROOT: &str = "
+    insert into roots (volume_id, path, settings, added_at, shown_path) values (?, ?, ?, ?, ?)
+    on conflict (volume_id, path) do update set settings = excluded.settings, shown_path = excluded.shown_path
+    returning id";
+
+pub(super) async fn put_root(
+    connection: &mut SqliteConnection,
+    extent: &Extent,
+    path: &Path,
+    settings: &ScanSettings,
+) -> Result<RootId> {
+    let failed = || IndexError::during("remember a root");
+    let settings = serde_json::to_string(settings).map_err(|error| IndexError::Damaged(error.to_string()))?;
+    let id: i64 = sqlx::query_scalar(PUT_ROOT)
+        .bind(extent.volume.0)
+        .bind(extent.path.as_bytes())
+        .bind(settings)
+        .bind(Nanos::now().0)
+        .bind(path.as_os_str().as_bytes())
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed())?;
+    put_extents(connection, RootId(id), std::slice::from_ref(extent)).await?;
+    Ok(RootId(id))
+}
+
+/// Adds subtrees to those of a root.
+pub(super) async fn put_extents(connection: &mut SqliteConnection, root: RootId, extents: &[Extent]) -> Result<()> {
+    for extent in extents {
+        sqlx::query("insert into extents (root_id, volume_id, path) values (?, ?, ?) on conflict do nothing")
+            .bind(root.0)
+            .bind(extent.volume.0)
+            .bind(extent.path.as_bytes())
+            .execute(&mut *connection)
+            .await
+            .map_err(IndexError::during("remember a root"))?;
+    }
+    Ok(())
+}
+
+const ROOTS: &str = "
+    select r.id, r.volume_id, r.path, r.shown_path, r.settings, s.id, s.status, s.started_at, s.ended_at,
+           s.discovered_at, v.identity
+    from roots r join volumes v on v.id = r.volume_id
+    left join scans s on s.id = (select max(id) from scans where root_id = r.id)
+    order by r.shown_path";
+
+pub(super) async fn roots(connection: &mut SqliteConnection) -> Result<Vec<Root>> {
+    let failed = || IndexError::during("read the roots");
+    let rows = sqlx::query(ROOTS).fetch_all(&mut *connection).await.map_err(failed())?;
+    let mut extents: HashMap<i64, Vec<Extent>> = HashMap::new();
+    let extent_rows: Vec<(i64, i64, Vec<u8>)> = sqlx::query_as("select root_id, volume_id, path from extents")
+        .fetch_all(connection)
+        .await
+        .map_err(failed())?;
+    for (root, volume, path) in extent_rows {
+        let extent = Extent { volume: VolumeId(volume), path: VolumePath::new(&path) };
+        extents.entry(root).or_default().push(extent);
+    }
+    rows.iter().map(|row| read_root(row, &mut extents)).collect()
+}
+
+fn read_root(row: &SqliteRow, extents: &mut HashMap<i64, Vec<Extent>>) -> Result<Root> {
+    let id: i64 = column(row, 0)?;
+    let settings: &str = column(row, 4)?;
+    let settings = serde_json::from_str(settings)
+        .map_err(|error| IndexError::Damaged(format!("the options of root {id}: {error}")))?;
+    let scan: Option<i64> = column(row, 5)?;
+    let last_scan = match scan {
+        None => None,
+        Some(scan) => Some(LastScan {
+            id: ScanId(scan),
+            status: status(row, 6)?,
+            started_at: Nanos(column(row, 7)?),
+            ended_at: column::<Option<i64>>(row, 8)?.map(Nanos),
+            discovered: column::<Option<i64>>(row, 9)?.is_some(),
+        }),
+    };
+    Ok(Root {
+        id: RootId(id),
+        extent: Extent { volume: VolumeId(column(row, 1)?), path: volume_path(row, 2)? },
+        identity: VolumeIdentity(column::<&str>(row, 10)?.into()),
+        path: to_path(column(row, 3)?),
+        settings,
+        extents: extents.remove(&id).unwrap_or_default(),
+        last_scan,
+    })
+}
+
+/// Directories of a subtree that lie in no subtree of any remaining root.
+const COLLECT_UNCOVERED: &str = "
+    insert or ignore into temp.gone (id)
+    select d.id from directories d
+    where d.volume_id = ?1 and (d.path = ?2 or (d.path >= ?3 and d.path < ?4))
+      and not exists (
+        select 1 from extents e
+        where e.volume_id = d.volume_id
+          and (e.path = d.path or e.path = x''
+               or substr(d.path, 1, length(e.path) + 1) = cast(e.path || '/' as blob)))";
+
+pub(super) async fn remove_root(
+    connection: &mut SqliteConnection,
+    root: Option<RootId>,
+    extents: &[Extent],
+) -> Result<u64> {
+    let failed = || IndexError::during("forget a root");
+    if let Some(root) = root {
+        let forgotten = sqlx::query("delete from roots where id = ?").bind(root.0).execute(&mut *connection).await;
+        forgotten.map_err(failed())?;
+    }
+    for extent in extents {
+        let (low, high) = below(&extent.path);
+        sqlx::query(COLLECT_UNCOVERED)
+            .bind(extent.volume.0)
+            .bind(extent.path.as_bytes())
+            .bind(low)
+            .bind(high)
+            .execute(&mut *connection)
+            .await
+            .map_err(failed())?;
+    }
+    delete_collected(connection).await
+}
+
+/// Removes the directories in `temp.gone` and their files; returns the number of files.
+pub(super) async fn delete_collected(connection: &mut SqliteConnection) -> Result<u64> {
+    let failed = || IndexError::during("remove what is gone");
+    let files = sqlx::query("delete from files where directory_id in (select id from temp.gone)");
+    let files = files.execute(&mut *connection).await.map_err(failed())?.rows_affected();
+    for statement in ["delete from directories where id in (select id from temp.gone)", "delete from temp.gone"] {
+        sqlx::query(statement).execute(&mut *connection).await.map_err(failed())?;
+    }
+    Ok(files)
+}
+
+const BEGIN_SCAN: &str = "insert into scans (root_id, kind, status, started_at) values (?, ?, ?, ?) returning id";
+
+pub(super) async fn begin_scan(
+    connection: &mut SqliteConnection,
+    root: Option<RootId>,
+    kind: ScanKind,
+) -> Result<ScanId> {
+    let id: i64 = sqlx::query_scalar(BEGIN_SCAN)
+        .bind(root.map(|root| root.0))
+        .bind(kind.as_str())
+        .bind(ScanStatus::Running.as_str())
+        .bind(Nanos::now().0)
+        .fetch_one(connection)
+        .await
+        .map_err(IndexError::during("begin a scan"))?;
+    Ok(ScanId(id))
+}
+
+const END_SCAN: &str = "
+    update scans set status = ?, ended_at = ?, directories = ?, files_seen = ?, bytes_seen = ?, added = ?,
+        updated = ?, removed = ?, hashed = ?, bytes_read = ?, problems = ?, error = ?
+    where id = ?";
+
+const ROOT_SCANNED: &str = "
+    update roots set last_scan_at = ?, generation = ? where id = (select root_id from scans where id = ?)";
+
+pub(super) async fn end_scan(
+    connection: &mut SqliteConnection,
+    scan: ScanId,
+    status: ScanStatus,
+    counts: &ScanCounts,
+    error: Option<&str>,
+) -> Result<()> {
+    let failed = || IndexError::during("end a scan");
+    let now = Nanos::now().0;
+    let mut update = sqlx::query(END_SCAN).bind(status.as_str()).bind(now);
+    for count in [
+        counts.directories,
+        counts.files_seen,
+        counts.bytes_seen,
+        counts.added,
+        counts.updated,
+        counts.removed,
+        counts.hashed,
+        counts.bytes_read,
+        counts.problems,
+    ] {
+        update = update.bind(to_integer(count));
+    }
+    update.bind(error).bind(scan.0).execute(&mut *connection).await.map_err(failed())?;
+    if matches!(status, ScanStatus::Completed | ScanStatus::Discovered) {
+        let scanned = sqlx::query(ROOT_SCANNED).bind(now).bind(scan.0).bind(scan.0);
+        scanned.execute(connection).await.map_err(failed())?;
+    }
+    Ok(())
+}
+
+/// There is one writer at a time, so a scan that still runs when another begins has lost its process.
+const MARK_DEAD_SCANS: &str = "
+    update scans set status = 'interrupted', error = 'the process that ran it died' where status = 'running'";
+
+pub(super) async fn mark_dead_scans(connection: &mut SqliteConnection) -> Result<()> {
+    let marked = sqlx::query(MARK_DEAD_SCANS).execute(connection).await;
+    marked.map_err(IndexError::during("mark interrupted scans"))?;
+    Ok(())
+}

@@ -1,0 +1,284 @@
+//! Writing what the walk found.
+//!
+//! The comparison happens in the upsert, so that an unchanged file costs no write. What is gone is
+//! found by counting: only if a directory has more rows than names were listed are the names
+//! themselves compared.
+
+use std::collections::HashMap;
+
+use sqlx::sqlite::SqliteConnection;
+
+use super::bulk::Bulk;
+use super::catalog::{delete_collected, put_extents};
+use super::convert::{below, column, inode_to_integer, to_count, to_integer, volume_path};
+use super::writer::SqliteWriter;
+use crate::index::{IndexError, Result};
+use crate::model::listing::{Coverage, DirectoryId, Entry, Listing};
+use crate::model::path::VolumePath;
+use crate::model::scan::{RootId, ScanCounts, ScanId};
+use crate::model::volume::{Extent, VolumeId};
+
+/// Work space of the writing connection. listed: names of directories in which some row is gone;
+/// gone: directories to be removed; unreadable: where nothing may be removed.
+pub(super) const TEMPORARY_TABLES: &str = "
+    create temp table listed (directory_id integer not null, name blob not null, primary key (directory_id, name)) without rowid;
+    create temp table gone (id integer primary key);
+    create temp table unreadable (volume_id integer not null, path blob not null)";
+
+/// A directory that was only looked into keeps the generation of the scan that listed it.
+const UPSERT_DIRECTORIES: Bulk = Bulk {
+    operation: "write directories",
+    head: "insert into directories (volume_id, path, generation, problem) values ",
+    row: "(?,?,?,?)",
+    tail: " on conflict (volume_id, path) do update set
+        problem = case when excluded.generation = 0 then directories.problem else excluded.problem end,
+        generation = max(directories.generation, excluded.generation)
+        returning id, volume_id, path",
+};
+
+const UPSERT_FILES: Bulk = Bulk {
+    operation: "write files",
+    head: "insert into files (directory_id, name, size, mtime_ns, ctime_ns, inode) values ",
+    row: "(?,?,?,?,?,?)",
+    tail: " on conflict (directory_id, name) do update set
+        size = excluded.size, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns, inode = excluded.inode,
+        sample = null, hash = null, recheck = 0, problem = null
+        where files.size <> excluded.size or files.mtime_ns <> excluded.mtime_ns
+           or files.ctime_ns <> excluded.ctime_ns or files.inode <> excluded.inode or files.recheck <> 0",
+};
+
+const COUNT_FILES: &str = "
+    select coalesce(sum((select count(*) from files f where f.directory_id = j.value)), 0) from json_each(?) j";
+
+/// Directories whose number of rows is not the number listed, of a JSON object {id: number}.
+const MISCOUNTED: &str = "
+    select id, rows from (
+        select cast(j.key as integer) id, j.value listed,
+               (select count(*) from files f where f.directory_id = cast(j.key as integer)) rows
+        from json_each(?) j)
+    where rows <> listed";
+
+const NOTE_LISTED: Bulk = Bulk {
+    operation: "compare a directory",
+    head: "insert or ignore into temp.listed (directory_id, name) values ",
+    row: "(?,?)",
+    tail: "",
+};
+
+const DELETE_UNLISTED: &str = "
+    delete from files where directory_id = ?1
+    and name not in (select name from temp.listed where directory_id = ?1)";
+
+const FORGET_LISTED: &str = "delete from temp.listed where directory_id = ?";
+
+/// A directory whose listing comes in pieces, between the first and the last.
+#[derive(Debug, Default)]
+pub(super) struct OpenDirectory {
+    /// Rows it had before.
+    before: u64,
+    /// Rows inserted or changed since.
+    written: u64,
+}
+
+pub(super) async fn write_listings(
+    writer: &mut SqliteWriter,
+    scan: ScanId,
+    listings: &[Listing],
+) -> Result<ScanCounts> {
+    let ids = write_directories(writer, scan, listings).await?;
+    let listings: Vec<(DirectoryId, &Listing)> = ids.into_iter().zip(listings).collect();
+    let is_piece = |(id, listing): &(DirectoryId, &Listing)| {
+        matches!(listing.coverage, Coverage::Piece { .. }) || writer.in_pieces.contains_key(id)
+    };
+    let (pieces, whole): (Vec<_>, Vec<_>) = listings.into_iter().partition(is_piece);
+
+    let mut counts = write_together(&mut writer.connection, &whole).await?;
+    for (id, listing) in pieces {
+        counts += write_piece(writer, id, listing).await?;
+    }
+    Ok(counts)
+}
+
+/// Many directories at once.
+async fn write_together(connection: &mut SqliteConnection, listings: &[(DirectoryId, &Listing)]) -> Result<ScanCounts> {
+    let mut ids: Vec<i64> = listings.iter().map(|(id, _)| id.0).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let before = count_files(connection, &ids).await?;
+    let written = write_files(connection, listings).await?;
+    let added = count_files(connection, &ids).await?.saturating_sub(before);
+
+    let whole = listings.iter().filter(|(_, listing)| listing.coverage == Coverage::Whole);
+    let listed: HashMap<i64, usize> = whole.clone().map(|(id, listing)| (id.0, listing.entries.len())).collect();
+    let mut removed = 0;
+    for miscounted in miscounted(connection, &listed).await? {
+        let Some(listing) = whole.clone().find(|(id, _)| *id == miscounted) else { continue };
+        note_listed(connection, std::slice::from_ref(listing)).await?;
+        removed += remove_unlisted(connection, miscounted).await?;
+    }
+    Ok(ScanCounts { added, updated: written.saturating_sub(added), removed, ..ScanCounts::default() })
+}
+
+/// One piece of a large directory: its names are noted, and compared when the last has come.
+async fn write_piece(writer: &mut SqliteWriter, id: DirectoryId, listing: &Listing) -> Result<ScanCounts> {
+    let connection = &mut writer.connection;
+    let first = matches!(listing.coverage, Coverage::Piece { first: true, .. });
+    if first {
+        forget_listed(connection, id).await?;
+        let before = count_files(connection, &[id.0]).await?;
+        writer.in_pieces.insert(id, OpenDirectory { before, written: 0 });
+    }
+    let piece = [(id, listing)];
+    let written = write_files(connection, &piece).await?;
+    note_listed(connection, &piece).await?;
+    let Some(open) = writer.in_pieces.get_mut(&id) else { return Ok(ScanCounts::default()) };
+    open.written += written;
+    if matches!(listing.coverage, Coverage::Piece { last: false, .. }) {
+        return Ok(ScanCounts::default());
+    }
+    let added = count_files(connection, &[id.0]).await?.saturating_sub(open.before);
+    let updated = open.written.saturating_sub(added);
+    writer.in_pieces.remove(&id);
+    let complete = matches!(listing.coverage, Coverage::Piece { last: true, .. });
+    let removed = if complete { remove_unlisted(connection, id).await? } else { 0 };
+    forget_listed(connection, id).await?;
+    Ok(ScanCounts { added, updated, removed, ..ScanCounts::default() })
+}
+
+/// Writes the directories and returns their ids, in the order of the listings.
+async fn write_directories(writer: &mut SqliteWriter, scan: ScanId, listings: &[Listing]) -> Result<Vec<DirectoryId>> {
+    let mut rows: Vec<(VolumeId, &Listing)> = Vec::with_capacity(listings.len());
+    for listing in listings {
+        let volume = writer.volumes.get(&listing.volume.identity);
+        let volume = volume.ok_or_else(|| IndexError::Damaged("a volume was not registered".to_owned()))?;
+        rows.push((*volume, listing));
+    }
+    let returned = UPSERT_DIRECTORIES
+        .fetch(&mut writer.connection, &rows, |binder, (volume, listing)| {
+            let (generation, problem) = match &listing.coverage {
+                Coverage::Selected => (0, None),
+                Coverage::Unreadable(problem) => (scan.0, Some(problem.to_text())),
+                Coverage::Whole | Coverage::Piece { .. } => (scan.0, None),
+            };
+            binder.push(volume.0).push(listing.directory.as_bytes()).push(generation).push(problem);
+        })
+        .await?;
+    let mut ids: HashMap<(VolumeId, VolumePath), DirectoryId> = HashMap::with_capacity(returned.len());
+    for row in &returned {
+        ids.insert((VolumeId(column(row, 1)?), volume_path(row, 2)?), DirectoryId(column(row, 0)?));
+    }
+    let id_of = |(volume, listing): &(VolumeId, &Listing)| {
+        let id = ids.get(&(*volume, listing.directory.clone())).copied();
+        id.ok_or_else(|| IndexError::Damaged("a directory got no id".to_owned()))
+    };
+    rows.iter().map(id_of).collect()
+}
+
+/// Inserts new files and updates changed ones; returns how many.
+async fn write_files(connection: &mut SqliteConnection, listings: &[(DirectoryId, &Listing)]) -> Result<u64> {
+    UPSERT_FILES
+        .execute(connection, &entries(listings), |binder, (directory, entry)| {
+            let stamp = entry.stamp;
+            binder.push(directory.0).push(&*entry.name).push(to_integer(stamp.size));
+            binder.push(stamp.mtime.0).push(stamp.ctime.0).push(inode_to_integer(stamp.inode));
+        })
+        .await
+}
+
+fn entries<'a>(listings: &[(DirectoryId, &'a Listing)]) -> Vec<(DirectoryId, &'a Entry)> {
+    listings.iter().flat_map(|(id, listing)| listing.entries.iter().map(|entry| (*id, entry))).collect()
+}
+
+async fn count_files(connection: &mut SqliteConnection, directories: &[i64]) -> Result<u64> {
+    let ids = serde_json::to_string(directories).map_err(|error| IndexError::Damaged(error.to_string()))?;
+    let count: i64 = sqlx::query_scalar(COUNT_FILES)
+        .bind(ids)
+        .fetch_one(connection)
+        .await
+        .map_err(IndexError::during("count files"))?;
+    Ok(to_count(count))
+}
+
+async fn miscounted(connection: &mut SqliteConnection, listed: &HashMap<i64, usize>) -> Result<Vec<DirectoryId>> {
+    let listed = serde_json::to_string(listed).map_err(|error| IndexError::Damaged(error.to_string()))?;
+    let found: Vec<i64> = sqlx::query_scalar(MISCOUNTED)
+        .bind(listed)
+        .fetch_all(connection)
+        .await
+        .map_err(IndexError::during("count files"))?;
+    Ok(found.into_iter().map(DirectoryId).collect())
+}
+
+async fn note_listed(connection: &mut SqliteConnection, listings: &[(DirectoryId, &Listing)]) -> Result<()> {
+    let entries = entries(listings);
+    let noted = NOTE_LISTED.execute(connection, &entries, |binder, (directory, entry)| {
+        binder.push(directory.0).push(&*entry.name);
+    });
+    noted.await.map(drop)
+}
+
+async fn remove_unlisted(connection: &mut SqliteConnection, directory: DirectoryId) -> Result<u64> {
+    let removed = sqlx::query(DELETE_UNLISTED).bind(directory.0).execute(&mut *connection).await;
+    let removed = removed.map_err(IndexError::during("remove what is gone"))?.rows_affected();
+    forget_listed(connection, directory).await?;
+    Ok(removed)
+}
+
+async fn forget_listed(connection: &mut SqliteConnection, directory: DirectoryId) -> Result<()> {
+    let forgotten = sqlx::query(FORGET_LISTED).bind(directory.0).execute(connection).await;
+    forgotten.map_err(IndexError::during("compare a directory"))?;
+    Ok(())
+}
+
+const COLLECT_UNREADABLE: &str = "
+    insert into temp.unreadable (volume_id, path)
+    select volume_id, path from directories where generation = ? and problem is not null";
+
+/// Directories of a subtree that this scan did not list, except below one that could not be read
+/// and those of a root inside the subtree.
+const COLLECT_GONE: &str = "
+    insert or ignore into temp.gone (id)
+    select d.id from directories d
+    where d.volume_id = ?1 and (d.path = ?2 or (d.path >= ?3 and d.path < ?4)) and d.generation < ?5
+      and not exists (
+        select 1 from temp.unreadable u
+        where u.volume_id = d.volume_id and substr(d.path, 1, length(u.path) + 1) = cast(u.path || '/' as blob))
+      and not exists (
+        select 1 from roots r
+        where r.id <> ?6 and r.volume_id = d.volume_id
+          and (r.path = ?2 or (r.path >= ?3 and r.path < ?4))
+          and (r.path = d.path or substr(d.path, 1, length(r.path) + 1) = cast(r.path || '/' as blob)))";
+
+const DISCOVERED: &str = "update scans set discovered_at = ? where id = ?";
+
+pub(super) async fn finish(
+    connection: &mut SqliteConnection,
+    scan: ScanId,
+    root: Option<RootId>,
+    extents: &[Extent],
+) -> Result<u64> {
+    let failed = || IndexError::during("finish discovery");
+    let mut removed = 0;
+    if let Some(root) = root {
+        sqlx::query(COLLECT_UNREADABLE).bind(scan.0).execute(&mut *connection).await.map_err(failed())?;
+        for extent in extents {
+            let (low, high) = below(&extent.path);
+            sqlx::query(COLLECT_GONE)
+                .bind(extent.volume.0)
+                .bind(extent.path.as_bytes())
+                .bind(low)
+                .bind(high)
+                .bind(scan.0)
+                .bind(root.0)
+                .execute(&mut *connection)
+                .await
+                .map_err(failed())?;
+        }
+        removed = delete_collected(connection).await?;
+        sqlx::query("delete from temp.unreadable").execute(&mut *connection).await.map_err(failed())?;
+        put_extents(connection, root, extents).await?;
+    }
+    let now = crate::model::stamp::Nanos::now().0;
+    sqlx::query(DISCOVERED).bind(now).bind(scan.0).execute(connection).await.map_err(failed())?;
+    Ok(removed)
+}

@@ -1,0 +1,222 @@
+//! The index in a SQLite file.
+//!
+//! Write-ahead log with `synchronous = normal`: a killed process loses nothing that was committed,
+//! a power cut at most the last commits, and neither the consistency. Each reader and the one
+//! writer have a connection of their own, so that temporary tables belong to one task and vanish
+//! with it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::migrate::{Migrate as _, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions as _, Connection as _};
+
+use super::lock::{OnBusy, WriteLock, lock_path};
+use super::{Index, IndexError, PendingReader, ReportReader, Result, Writer};
+use crate::model::group::{ProblemRow, ReportFilter, Summary};
+use crate::model::pending::{ExtentTotals, Scope, Stage};
+use crate::model::scan::Root;
+use crate::model::volume::{Extent, MountMap, VolumeId, VolumeIdentity};
+
+mod bulk;
+mod catalog;
+mod convert;
+mod discovery;
+mod pending;
+mod report;
+mod scope;
+mod summary;
+mod write_back;
+mod writer;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
+
+/// How long a statement waits for another connection's lock. Writers are kept apart by
+/// [`WriteLock`]; this covers the moments in which SQLite itself tidies up.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Page cache of a connection in KiB (negative, as the pragma wants it): flat, whatever the index
+/// holds.
+const CACHE_KIB: &str = "-16384";
+
+/// Pages of write-ahead log before a commit moves them into the file: 16 MiB, so that a commit a
+/// second seldom pays for it.
+const CHECKPOINT_PAGES: &str = "4096";
+
+/// Statement texts kept prepared on a connection: every length of every bulk statement.
+const STATEMENTS: usize = 128;
+
+/// Older ones can corrupt a write-ahead log while it is reset, see
+/// <https://www.sqlite.org/wal.html#walresetbug>.
+const _: () = assert!(libsqlite3_sys::SQLITE_VERSION_NUMBER >= 3_051_003);
+
+/// An index in a SQLite file.
+#[derive(Debug, Clone)]
+pub struct SqliteIndex {
+    path: PathBuf,
+    on_busy: OnBusy,
+}
+
+impl SqliteIndex {
+    /// Opens an index, and makes it first if it is not there.
+    pub async fn create(path: &Path, on_busy: OnBusy) -> Result<Self> {
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            std::fs::create_dir_all(parent)
+                .map_err(|source| IndexError::Open { path: path.to_path_buf(), source: source.into() })?;
+        }
+        Self::prepare(path, on_busy).await
+    }
+
+    /// Opens an index that is there.
+    ///
+    /// # Errors
+    /// [`IndexError::Missing`] if it is not.
+    pub async fn open(path: &Path, on_busy: OnBusy) -> Result<Self> {
+        match path.try_exists() {
+            Ok(true) => Self::prepare(path, on_busy).await,
+            Ok(false) => Err(IndexError::Missing(path.to_path_buf())),
+            Err(source) => Err(IndexError::Open { path: path.to_path_buf(), source: source.into() }),
+        }
+    }
+
+    /// Brings the schema up to date. sqlx does not lock SQLite while migrating, so the writers'
+    /// lock is held; an index that is up to date is opened without it.
+    async fn prepare(path: &Path, on_busy: OnBusy) -> Result<Self> {
+        let index = Self { path: std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()), on_busy };
+        let is_current = match index.path.try_exists() {
+            Ok(true) => {
+                let mut connection = index.connect().await?;
+                let state = schema_state(&mut connection).await.map_err(IndexError::opening(path))?;
+                connection.close().await.map_err(IndexError::opening(path))?;
+                if state == SchemaState::Foreign {
+                    return Err(IndexError::NotAnIndex(index.path));
+                }
+                state == SchemaState::Current
+            }
+            _ => false,
+        };
+        if !is_current {
+            let _lock = WriteLock::acquire(&index.path, &index.on_busy).await?;
+            let mut connection = index.connect().await?;
+            let migrated = MIGRATIONS.run(&mut connection).await;
+            let closed = connection.close().await;
+            migrated.map_err(|source| IndexError::Schema { path: index.path.clone(), source: source.into() })?;
+            closed.map_err(IndexError::opening(path))?;
+        }
+        Ok(index)
+    }
+
+    async fn connect(&self) -> Result<SqliteConnection> {
+        let options = SqliteConnectOptions::new()
+            .filename(&self.path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal)
+            .busy_timeout(BUSY_TIMEOUT)
+            .foreign_keys(true)
+            .pragma("cache_size", CACHE_KIB)
+            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+            .statement_cache_capacity(STATEMENTS)
+            .disable_statement_logging();
+        options.connect().await.map_err(IndexError::opening(&self.path))
+    }
+
+    /// A connection that sees one moment of the index until it is closed.
+    async fn snapshot(&self) -> Result<SqliteConnection> {
+        let mut connection = self.connect().await?;
+        let begun = sqlx::query("begin").execute(&mut connection).await;
+        begun.map_err(IndexError::opening(&self.path))?;
+        Ok(connection)
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum SchemaState {
+    /// It has exactly the migrations that this program knows.
+    Current,
+    /// It is empty, or older, or newer: the migrator decides.
+    Other,
+    /// It holds somebody else's tables.
+    Foreign,
+}
+
+async fn schema_state(connection: &mut SqliteConnection) -> sqlx::Result<SchemaState> {
+    let tables = "select count(*), count(*) filter (where name = '_sqlx_migrations') from sqlite_schema";
+    let (tables, recorded): (i64, i64) = sqlx::query_as(tables).fetch_one(&mut *connection).await?;
+    if recorded == 0 {
+        return Ok(if tables == 0 { SchemaState::Other } else { SchemaState::Foreign });
+    }
+    let applied = connection.list_applied_migrations("_sqlx_migrations").await;
+    let applied = applied.map_err(|error| sqlx::Error::Migrate(error.into()))?;
+    let known = MIGRATIONS.iter().map(|migration| (migration.version, &migration.checksum));
+    let applied = applied.iter().map(|migration| (migration.version, &migration.checksum));
+    Ok(if applied.eq(known) { SchemaState::Current } else { SchemaState::Other })
+}
+
+#[async_trait]
+impl Index for SqliteIndex {
+    fn location(&self) -> String {
+        crate::model::path::escape_path(&self.path)
+    }
+
+    fn own_files(&self) -> Vec<PathBuf> {
+        let beside = |suffix: &str| {
+            let mut name = self.path.clone().into_os_string();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        vec![self.path.clone(), beside("-wal"), beside("-shm"), beside("-journal"), lock_path(&self.path)]
+    }
+
+    async fn writer(&self) -> Result<Box<dyn Writer>> {
+        let lock = WriteLock::acquire(&self.path, &self.on_busy).await?;
+        let writer = writer::SqliteWriter::begin(self.connect().await?, lock).await?;
+        Ok(Box::new(writer))
+    }
+
+    async fn roots(&self) -> Result<Vec<Root>> {
+        catalog::roots(&mut self.snapshot().await?).await
+    }
+
+    async fn volumes(&self) -> Result<Vec<(VolumeId, VolumeIdentity)>> {
+        catalog::volumes(&mut self.connect().await?).await
+    }
+
+    async fn mounts(&self, host: &str) -> Result<MountMap> {
+        catalog::mounts(&mut self.connect().await?, host).await
+    }
+
+    async fn pending(&self, stage: Stage, scope: &Scope, mounts: &MountMap) -> Result<Box<dyn PendingReader>> {
+        let reader = pending::SqlitePending::select(self.connect().await?, stage, scope, mounts).await?;
+        Ok(Box::new(reader))
+    }
+
+    async fn summary(&self, filter: &ReportFilter) -> Result<Summary> {
+        summary::select_groups(&mut self.snapshot().await?, filter).await
+    }
+
+    async fn report(&self, filter: &ReportFilter, mounts: &MountMap) -> Result<Box<dyn ReportReader>> {
+        let reader = report::SqliteReport::select(self.snapshot().await?, filter, mounts).await?;
+        Ok(Box::new(reader))
+    }
+
+    async fn problems(&self, mounts: &MountMap, limit: u64) -> Result<Vec<ProblemRow>> {
+        summary::problems(&mut self.snapshot().await?, mounts, limit).await
+    }
+
+    async fn extent_totals(&self, extents: &[Extent]) -> Result<ExtentTotals> {
+        summary::extent_totals(&mut self.connect().await?, extents).await
+    }
+
+    async fn size(&self) -> Result<u64> {
+        let mut total = 0;
+        for file in self.own_files() {
+            total += std::fs::metadata(file).map_or(0, |metadata| metadata.len());
+        }
+        Ok(total)
+    }
+
+    async fn close(&self) {}
+}

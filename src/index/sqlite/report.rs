@@ -1,0 +1,155 @@
+//! Groups of duplicates, in order.
+//!
+//! The groups and then their members go to temporary tables, sorted by the database, which spills
+//! to disk what does not fit in its cache; from there they are read by the window. The index is
+//! not held while a report waits for its reader.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+
+use async_trait::async_trait;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
+
+use super::convert::{column, count, digest, stamp, to_integer, volume_path};
+use super::summary::select_groups;
+use crate::index::{IndexError, ReportReader, Result};
+use crate::model::group::{Group, Member, ReportFilter, ReportItem, SortBy, Summary};
+use crate::model::path::to_path;
+use crate::model::volume::{MountMap, VolumeId};
+
+/// Rows fetched at once.
+const WINDOW: i64 = 1024;
+
+const CREATE_RANKING: &str = "
+    create temp table ranking (rank integer primary key, group_id integer not null)";
+
+const RANK_BY_RECLAIMABLE: &str = "
+    insert into temp.ranking (group_id)
+    select id from temp.groups order by size * (files - 1) desc, size desc, hash limit ?1";
+
+const RANK_BY_SIZE: &str = "
+    insert into temp.ranking (group_id) select id from temp.groups order by size desc, files desc, hash limit ?1";
+
+const RANK_BY_COUNT: &str = "
+    insert into temp.ranking (group_id) select id from temp.groups order by files desc, size desc, hash limit ?1";
+
+/// ?2: 1 for all directories, 0 for those in the scope.
+const RANK_BY_PATH: &str = "
+    insert into temp.ranking (group_id)
+    select g.id from files f
+    cross join temp.groups g on g.hash = f.hash and g.size = f.size
+    join directories d on d.id = f.directory_id
+    where ?2 or f.directory_id in (select directory_id from temp.scope)
+    group by g.id order by min(d.path || '/' || f.name), min(d.volume_id) limit ?1";
+
+const INDEX_GROUPS: &str = "create index temp.groups_by_hash on groups (hash, size)";
+
+const INDEX_RANKING: &str = "create unique index temp.ranking_by_group on ranking (group_id)";
+
+const CREATE_MEMBERS: &str = "
+    create temp table members (
+        id integer primary key, group_id integer, volume_id integer, directory blob, name blob,
+        size integer, mtime_ns integer, ctime_ns integer, inode integer)";
+
+/// Members by group; in a group, physical files by their first name, and the names of each together.
+const SELECT_MEMBERS: &str = "
+    insert into temp.members (group_id, volume_id, directory, name, size, mtime_ns, ctime_ns, inode)
+    select group_id, volume_id, path, name, size, mtime_ns, ctime_ns, inode from (
+        select r.rank, g.id group_id, d.volume_id, d.path, f.name, f.size, f.mtime_ns, f.ctime_ns, f.inode,
+               min(d.path || '/' || f.name) over (partition by g.id, d.volume_id, f.inode) first_name
+        from files f
+        cross join temp.groups g on g.hash = f.hash and g.size = f.size
+        join temp.ranking r on r.group_id = g.id
+        join directories d on d.id = f.directory_id
+        where ?1 or f.directory_id in (select directory_id from temp.scope))
+    order by rank, first_name, volume_id, inode, path || '/' || name";
+
+const NEXT: &str = "
+    select m.group_id, m.volume_id, m.directory, m.name, m.size, m.mtime_ns, m.ctime_ns, m.inode, g.hash, g.files
+    from temp.members m join temp.groups g on g.id = m.group_id
+    where m.id > ?1 and m.id <= ?2
+    order by m.id";
+
+/// Reads a report.
+pub(super) struct SqliteReport {
+    connection: SqliteConnection,
+    mounts: MountMap,
+    summary: Summary,
+    position: i64,
+    last: i64,
+    /// Group, volume and inode of the last row.
+    previous: Option<(i64, VolumeId, u64)>,
+}
+
+impl SqliteReport {
+    pub(super) async fn select(
+        mut connection: SqliteConnection,
+        filter: &ReportFilter,
+        mounts: &MountMap,
+    ) -> Result<Self> {
+        let failed = || IndexError::during("collect the report");
+        let summary = select_groups(&mut connection, filter).await?;
+        let everywhere = filter.under.is_none();
+        // SQLite reads a negative limit as none.
+        let limit = filter.limit.map_or(-1, to_integer);
+        for statement in [INDEX_GROUPS, CREATE_RANKING, CREATE_MEMBERS] {
+            sqlx::query(statement).execute(&mut connection).await.map_err(failed())?;
+        }
+        let rank = match filter.sort {
+            SortBy::Reclaimable => RANK_BY_RECLAIMABLE,
+            SortBy::Size => RANK_BY_SIZE,
+            SortBy::Count => RANK_BY_COUNT,
+            SortBy::Path => RANK_BY_PATH,
+        };
+        let mut rank_groups = sqlx::query(rank).bind(limit);
+        if filter.sort == SortBy::Path {
+            rank_groups = rank_groups.bind(everywhere);
+        }
+        rank_groups.execute(&mut connection).await.map_err(failed())?;
+        sqlx::query(INDEX_RANKING).execute(&mut connection).await.map_err(failed())?;
+        let members = sqlx::query(SELECT_MEMBERS).bind(everywhere).execute(&mut connection).await;
+        let last = members.map_err(failed())?.rows_affected();
+        sqlx::query("commit").execute(&mut connection).await.map_err(failed())?;
+        Ok(Self { connection, mounts: mounts.clone(), summary, position: 0, last: to_integer(last), previous: None })
+    }
+
+    fn take(&mut self, row: &SqliteRow, items: &mut Vec<ReportItem>) -> Result<()> {
+        let group: i64 = column(row, 0)?;
+        let volume = VolumeId(column(row, 1)?);
+        let directory = volume_path(row, 2)?;
+        let stamp = stamp(row, 4)?;
+        if self.previous.is_none_or(|(previous, ..)| previous != group) {
+            let files = count(row, 9)?;
+            items.push(ReportItem::Group(Group { size: stamp.size, digest: digest(row, 8)?, files }));
+        }
+        let physical = (group, volume, stamp.inode);
+        let first_name = self.previous != Some(physical);
+        self.previous = Some(physical);
+        // A volume that this host has not mounted yet is shown by its own paths.
+        let known = self.mounts.absolute(volume, &directory);
+        let mut path = known.unwrap_or_else(|| to_path(directory.as_bytes()));
+        path.push(OsStr::from_bytes(column(row, 3)?));
+        items.push(ReportItem::Member(Member { first_name, path, stamp }));
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ReportReader for SqliteReport {
+    fn summary(&self) -> Summary {
+        self.summary
+    }
+
+    async fn next(&mut self) -> Result<Vec<ReportItem>> {
+        let mut items = Vec::new();
+        if self.position < self.last {
+            let until = self.position + WINDOW;
+            let rows = sqlx::query(NEXT).bind(self.position).bind(until).fetch_all(&mut self.connection).await;
+            for row in rows.map_err(IndexError::during("read the report"))? {
+                self.take(&row, &mut items)?;
+            }
+            self.position = until;
+        }
+        Ok(items)
+    }
+}

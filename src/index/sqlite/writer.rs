@@ -1,0 +1,119 @@
+//! The one connection that writes, and its transaction.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use async_trait::async_trait;
+use sqlx::Connection as _;
+use sqlx::sqlite::SqliteConnection;
+
+use super::discovery::OpenDirectory;
+use super::{catalog, discovery, write_back};
+use crate::index::lock::WriteLock;
+use crate::index::{IndexError, Result, Writer};
+use crate::model::listing::{DirectoryId, Listing};
+use crate::model::pending::Outcome;
+use crate::model::scan::{RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
+use crate::model::settings::ScanSettings;
+use crate::model::volume::{Extent, MountedVolume, VolumeId, VolumeIdentity};
+
+/// Writes in transactions that begin with the first statement and end with a commit.
+#[derive(Debug)]
+pub(super) struct SqliteWriter {
+    pub(super) connection: SqliteConnection,
+    /// Volumes that have a row.
+    pub(super) volumes: HashMap<VolumeIdentity, VolumeId>,
+    /// Directories of which some pieces were written, and not yet the last.
+    pub(super) in_pieces: HashMap<DirectoryId, OpenDirectory>,
+    in_transaction: bool,
+    // Last, so that it is given back after the connection is closed.
+    _lock: WriteLock,
+}
+
+impl SqliteWriter {
+    /// Takes over a connection and the lock; marks scans whose process died.
+    pub(super) async fn begin(mut connection: SqliteConnection, lock: WriteLock) -> Result<Self> {
+        let result = sqlx::raw_sql(discovery::TEMPORARY_TABLES).execute(&mut connection).await;
+        result.map_err(IndexError::during("prepare to write"))?;
+        let mut writer = Self {
+            connection,
+            volumes: HashMap::new(),
+            in_pieces: HashMap::new(),
+            in_transaction: false,
+            _lock: lock,
+        };
+        catalog::mark_dead_scans(writer.transaction().await?).await?;
+        writer.commit().await?;
+        Ok(writer)
+    }
+
+    /// The connection, inside a transaction. It begins as a writer's: one that turned from reading
+    /// to writing could be refused at once, whatever the timeout.
+    pub(super) async fn transaction(&mut self) -> Result<&mut SqliteConnection> {
+        if !self.in_transaction {
+            let begun = sqlx::query("begin immediate").execute(&mut self.connection).await;
+            begun.map_err(IndexError::during("begin to write"))?;
+            self.in_transaction = true;
+        }
+        Ok(&mut self.connection)
+    }
+}
+
+#[async_trait]
+impl Writer for SqliteWriter {
+    async fn commit(&mut self) -> Result<()> {
+        if self.in_transaction {
+            let committed = sqlx::query("commit").execute(&mut self.connection).await;
+            committed.map_err(IndexError::during("commit"))?;
+            self.in_transaction = false;
+        }
+        Ok(())
+    }
+
+    async fn register_volume(&mut self, host: &str, volume: &MountedVolume) -> Result<VolumeId> {
+        let id = catalog::put_volume(self.transaction().await?, host, volume).await?;
+        self.volumes.insert(volume.identity.clone(), id);
+        Ok(id)
+    }
+
+    async fn put_root(&mut self, extent: &Extent, path: &Path, settings: &ScanSettings) -> Result<RootId> {
+        catalog::put_root(self.transaction().await?, extent, path, settings).await
+    }
+
+    async fn remove_root(&mut self, root: Option<RootId>, extents: &[Extent]) -> Result<u64> {
+        catalog::remove_root(self.transaction().await?, root, extents).await
+    }
+
+    async fn begin_scan(&mut self, root: Option<RootId>, kind: ScanKind) -> Result<ScanId> {
+        catalog::begin_scan(self.transaction().await?, root, kind).await
+    }
+
+    async fn write_listings(&mut self, scan: ScanId, listings: &[Listing]) -> Result<ScanCounts> {
+        self.transaction().await?;
+        discovery::write_listings(self, scan, listings).await
+    }
+
+    async fn finish_discovery(&mut self, scan: ScanId, root: Option<RootId>, extents: &[Extent]) -> Result<u64> {
+        self.in_pieces.clear();
+        discovery::finish(self.transaction().await?, scan, root, extents).await
+    }
+
+    async fn write_outcomes(&mut self, outcomes: &[Outcome]) -> Result<u64> {
+        write_back::write_outcomes(self.transaction().await?, outcomes).await
+    }
+
+    async fn end_scan(
+        &mut self,
+        scan: ScanId,
+        status: ScanStatus,
+        counts: &ScanCounts,
+        error: Option<&str>,
+    ) -> Result<()> {
+        catalog::end_scan(self.transaction().await?, scan, status, counts, error).await
+    }
+
+    async fn close(mut self: Box<Self>) -> Result<()> {
+        self.commit().await?;
+        self.connection.close().await.map_err(IndexError::during("close"))
+    }
+}

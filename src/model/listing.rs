@@ -1,0 +1,89 @@
+//! What the walk hands to the index: directories and what they hold.
+
+use std::sync::Arc;
+
+use super::path::VolumePath;
+use super::stamp::Stamp;
+use super::volume::MountedVolume;
+
+/// A directory's row in the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DirectoryId(pub i64);
+
+/// A regular file in a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name: raw bytes, no slash.
+    pub name: Box<[u8]>,
+    /// What `lstat` said of it.
+    pub stamp: Stamp,
+}
+
+/// How much of a directory a listing holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Coverage {
+    /// All of it, in this one listing: a row that is not in it is gone.
+    Whole,
+    /// A piece of a directory too large for one listing. With `last`, everything has been listed:
+    /// a row that was in no piece is gone.
+    Piece {
+        /// The first piece of the directory.
+        first: bool,
+        /// The last piece of the directory.
+        last: bool,
+    },
+    /// Some of its files, named one by one: nothing follows about the others.
+    Selected,
+    /// It could not be read, or not to its end, for this reason. Nothing in it or below it is gone.
+    Unreadable(Problem),
+}
+
+/// A directory as the walk found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// The filesystem it lies on.
+    pub volume: Arc<MountedVolume>,
+    /// Where it lies there.
+    pub directory: VolumePath,
+    /// How much of it this is.
+    pub coverage: Coverage,
+    /// Its files of interest.
+    pub entries: Vec<Entry>,
+}
+
+/// Why a file or a directory could not be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Problem {
+    /// The user who runs dupfind may not read it.
+    PermissionDenied,
+    /// It was there when its directory was listed and is not any more.
+    Vanished,
+    /// It was written to while it was read, or since it was listed.
+    Changed,
+    /// It is no regular file any more: a fifo, a device, a link or a directory took its place.
+    NotRegular,
+    /// The system's own words for anything else.
+    Io(String),
+}
+
+impl Problem {
+    /// What an error of the operating system means.
+    pub fn of(error: &std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::PermissionDenied => Self::PermissionDenied,
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Self::Vanished,
+            _ => Self::Io(error.to_string()),
+        }
+    }
+
+    /// The text that stands in the index and in JSON.
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::PermissionDenied => "permission denied".to_owned(),
+            Self::Vanished => "vanished".to_owned(),
+            Self::Changed => "changed while read".to_owned(),
+            Self::NotRegular => "not a regular file any more".to_owned(),
+            Self::Io(words) => words.clone(),
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The vocabulary of dupfind: pure types, no I/O.
+//!
+//! Owns what a file, a directory, a volume, a scan and a group *are*. Refuses to know how they are
+//! walked, read, stored or shown.
+
+pub mod digest;
+pub mod group;
+pub mod listing;
+pub mod path;
+pub mod pending;
+pub mod scan;
+pub mod settings;
+pub mod stamp;
+pub mod volume;

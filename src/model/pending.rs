@@ -1,0 +1,128 @@
+//! What processing is asked to read, and what it answers.
+
+use std::path::PathBuf;
+
+use super::digest::{Digest, Sample};
+use super::listing::{DirectoryId, Problem};
+use super::stamp::Stamp;
+use super::volume::{Extent, VolumeId};
+
+/// Files of at most this many bytes are read whole at once; larger ones are sampled first.
+///
+/// A sample costs three requests, about what reading 128 KiB costs a disk.
+pub const SMALL_FILE: u64 = 128 * 1024;
+
+/// Bytes read at each of the three places of a sample: with less, headers that media files share
+/// would pass for content; more costs a disk more than the seek.
+pub const SAMPLE_PIECE: usize = 16 * 1024;
+
+/// Bytes read for a sample.
+pub const SAMPLE_BYTES: u64 = 3 * SAMPLE_PIECE as u64;
+
+/// A file's row in the index.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct FileKey {
+    /// Its directory.
+    pub directory: DirectoryId,
+    /// Its name there.
+    pub name: Box<[u8]>,
+}
+
+/// Which files processing takes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Every file that has no hash, read whole (`--hash-all`).
+    Everything,
+    /// Files that share their size with another physical file and have neither sample nor hash:
+    /// small ones are read whole, large ones at three places.
+    Size,
+    /// Files that share size and sample with another physical file and have no hash: read whole.
+    Sample,
+}
+
+/// Which part of the index is to be completed.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    /// The subtrees whose files are to be compared, with each other and with all others.
+    pub extents: Vec<Extent>,
+    /// Volumes that can be reached now; files elsewhere wait.
+    pub reachable: Vec<VolumeId>,
+}
+
+/// A physical file to be read, under every name that waits for it.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// What the index knows of it; the same for all names.
+    pub stamp: Stamp,
+    /// Its names; never empty.
+    pub names: Vec<PendingName>,
+    /// What is to be computed.
+    pub stage: Stage,
+}
+
+/// One name of a file to be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingName {
+    /// Its row.
+    pub key: FileKey,
+    /// Where to open it.
+    pub path: PathBuf,
+}
+
+/// What became of one name, to be written back.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Its row.
+    pub key: FileKey,
+    /// The stamp the row had when it was taken on: if it has another by now, nothing is written.
+    pub expected: Stamp,
+    /// The finding.
+    pub finding: Finding,
+}
+
+/// What reading a file found.
+#[derive(Debug, Clone)]
+pub enum Finding {
+    /// The whole content was read.
+    Hashed {
+        /// Its hash.
+        digest: Digest,
+        /// Its sample, for a file larger than [`SMALL_FILE`].
+        sample: Option<Sample>,
+        /// See [`Stamp::is_racy`].
+        racy: bool,
+    },
+    /// Three places were read.
+    Sampled {
+        /// Their hash.
+        sample: Sample,
+        /// See [`Stamp::is_racy`].
+        racy: bool,
+    },
+    /// The file is no longer what the index knows; this is what it is now.
+    Changed(Stamp),
+    /// It could not be read.
+    Failed(Problem),
+}
+
+/// What the index holds in some subtrees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ExtentTotals {
+    /// Directories.
+    pub directories: u64,
+    /// Names.
+    pub files: u64,
+    /// Their sizes added up.
+    pub bytes: u64,
+    /// Files and directories that could not be read.
+    pub problems: u64,
+}
+
+/// How much there is to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PendingTotals {
+    /// Names.
+    pub files: u64,
+    /// Bytes to be read for them: each physical file once, a sample at its true cost.
+    pub bytes: u64,
+}

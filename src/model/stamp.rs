@@ -1,0 +1,92 @@
+//! What tells that a file has not changed, and when that may be believed.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt as _;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Nanoseconds since the Unix epoch; negative before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Nanos(pub i64);
+
+impl Nanos {
+    /// The present moment. A clock beyond the year 2262 saturates.
+    pub fn now() -> Self {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX))
+    }
+
+    fn from_parts(seconds: i64, nanos: i64) -> Self {
+        Self(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+    }
+
+    fn is_between(self, from: Self, to: Self) -> bool {
+        (from..=to).contains(&self)
+    }
+
+    fn shifted(self, by: i64) -> Self {
+        Self(self.0.saturating_add(by))
+    }
+}
+
+/// The identity and the version of a file's content, as far as the filesystem tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Stamp {
+    /// Length in bytes.
+    pub size: u64,
+    /// Last modification.
+    pub mtime: Nanos,
+    /// Last change of the inode; unlike mtime, programs cannot set it back.
+    pub ctime: Nanos,
+    /// The physical file within its volume: equal for hard links.
+    pub inode: u64,
+}
+
+/// How coarse a timestamp may be: FAT keeps two seconds, the coarsest filesystem in use.
+const COARSEST_TIMESTAMP: Duration = Duration::from_secs(2);
+
+impl Stamp {
+    /// The stamp of a file in a directory on device `directory_device`.
+    ///
+    /// Where a file reports another device than its directory (overlayfs without `xino` does, for
+    /// the layer below), inode numbers of two devices meet in one directory: the device is mixed
+    /// into the number, so that two files never pass for one.
+    pub fn of(metadata: &Metadata, directory_device: u64) -> Self {
+        let foreign = metadata.dev() ^ directory_device;
+        // Knuth's multiplicative constant (2^64 / golden ratio) spreads the device over all bits.
+        let inode = metadata.ino() ^ foreign.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Self {
+            size: metadata.len(),
+            mtime: Nanos::from_parts(metadata.mtime(), metadata.mtime_nsec()),
+            ctime: Nanos::from_parts(metadata.ctime(), metadata.ctime_nsec()),
+            inode,
+        }
+    }
+
+    /// True if a change during `from..to` could leave this very stamp behind, because the file was
+    /// last touched within one tick of the clock around it (git calls such a file "racily clean").
+    /// What was read then is kept but read once more by the next scan.
+    pub fn is_racy(&self, from: Nanos, to: Nanos) -> bool {
+        let tick = i64::try_from(COARSEST_TIMESTAMP.as_nanos()).unwrap_or(i64::MAX);
+        let (from, to) = (from.shifted(-tick), to.shifted(tick));
+        self.mtime.is_between(from, to) || self.ctime.is_between(from, to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(mtime: i64, ctime: i64) -> Stamp {
+        Stamp { size: 1, mtime: Nanos(mtime), ctime: Nanos(ctime), inode: 1 }
+    }
+
+    #[test]
+    fn only_a_recent_change_is_racy() {
+        let second = 1_000_000_000;
+        let (from, to) = (Nanos(100 * second), Nanos(101 * second));
+        assert!(stamp(99 * second, 0).is_racy(from, to));
+        assert!(stamp(0, 102 * second).is_racy(from, to));
+        assert!(!stamp(97 * second, 90 * second).is_racy(from, to));
+        assert!(!stamp(900 * second, 0).is_racy(from, to), "a date in the future is no change");
+    }
+}

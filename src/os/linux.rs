@@ -1,0 +1,116 @@
+//! Linux: `/proc/self/mountinfo`, `statfs`, and `/proc/self/fd` for long paths.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
+
+use super::MountPoint;
+
+/// The mount table of this process, in the order in which filesystems were mounted.
+pub fn mount_points() -> io::Result<Vec<MountPoint>> {
+    let table = std::fs::read("/proc/self/mountinfo")?;
+    Ok(table.split(|byte| *byte == b'\n').filter_map(parse_mount).collect())
+}
+
+/// One line of mountinfo, see proc_pid_mountinfo(5):
+/// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`.
+fn parse_mount(line: &[u8]) -> Option<MountPoint> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let root = unescape(fields.nth(3)?);
+    let at = unescape(fields.next()?);
+    let mut after_dash = fields.skip_while(|field| *field != b"-").skip(1);
+    let kind = String::from_utf8_lossy(after_dash.next()?).into_owned();
+    let source = unescape(after_dash.next()?);
+    Some(MountPoint { root, at, kind, source })
+}
+
+/// The kernel writes space, tab, newline and backslash as three octal digits: `\040`.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        let octal = if byte == b'\\' { tail.get(..3) } else { None };
+        let value = octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        if value.is_some() {
+            rest = &tail[3..];
+        }
+        plain.push(value.unwrap_or(byte));
+    }
+    plain
+}
+
+/// The number `statfs` gives the filesystem that a path lies on (`f_fsid`).
+pub fn filesystem_number(path: &Path) -> io::Result<u64> {
+    Ok(rustix::fs::statvfs(path)?.f_fsid)
+}
+
+/// `PATH_MAX` without room for one more name and its separators (limits.h, path_resolution(7)).
+const LONGEST_DIRECTORY: usize = 4096 - 256 - 2;
+
+/// A path that a system call takes, for a path of any length.
+///
+/// A path beyond `PATH_MAX` is opened piece by piece; the last directory opened then stands in for
+/// what came before, as `/proc/self/fd/N`, for as long as this value lives.
+#[derive(Debug)]
+pub struct ShortPath<'a> {
+    given: &'a Path,
+    replaced: Option<(PathBuf, OwnedFd)>,
+}
+
+impl<'a> ShortPath<'a> {
+    /// Shortens `path`, if it has to be: only then can it fail.
+    pub fn of(path: &'a Path) -> io::Result<Self> {
+        let mut rest = path.as_os_str().as_bytes();
+        if rest.len() <= LONGEST_DIRECTORY {
+            return Ok(Self { given: path, replaced: None });
+        }
+        let mut anchor: Option<OwnedFd> = None;
+        while rest.len() > LONGEST_DIRECTORY {
+            let cut = rest[1..LONGEST_DIRECTORY].iter().rposition(|byte| *byte == b'/');
+            let cut = cut.ok_or(io::ErrorKind::InvalidFilename)? + 1;
+            let piece = Path::new(OsStr::from_bytes(&rest[..cut]));
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let opened = match &anchor {
+                None => rustix::fs::openat(CWD, piece, flags, Mode::empty())?,
+                Some(directory) => rustix::fs::openat(directory, piece, flags, Mode::empty())?,
+            };
+            anchor = Some(opened);
+            rest = &rest[cut + 1..];
+        }
+        let replaced = anchor.map(|fd| {
+            let short = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+            (short.join(OsStr::from_bytes(rest)), fd)
+        });
+        Ok(Self { given: path, replaced })
+    }
+
+    /// The path to hand to the system.
+    pub fn as_path(&self) -> &Path {
+        self.replaced.as_ref().map_or(self.given, |(short, _)| short)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_line_is_read_with_its_escapes() {
+        let line = br"36 35 98:0 /sub\040dir /mnt/a\134b rw shared:1 master:2 - ext4 /dev/vda rw";
+        let mount = parse_mount(line).unwrap();
+        assert_eq!(mount.root, b"/sub dir");
+        assert_eq!(mount.at, br"/mnt/a\b");
+        assert_eq!((mount.kind.as_str(), &mount.source[..]), ("ext4", &b"/dev/vda"[..]));
+        assert_eq!(parse_mount(b""), None);
+    }
+
+    #[test]
+    fn this_system_has_a_root_mount() {
+        assert!(mount_points().unwrap().iter().any(|mount| mount.at == b"/"));
+    }
+}

@@ -1,0 +1,55 @@
+//! Everything that only one operating system offers, each with a portable fallback beside it.
+//!
+//! Owns the mount table, the number a filesystem goes by, and paths longer than a system call
+//! takes. Refuses to know what they are used for.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(target_os = "linux")]
+use linux as system;
+
+#[cfg(any(not(target_os = "linux"), test))]
+#[cfg_attr(
+    target_os = "linux",
+    expect(dead_code, reason = "the fallback is compiled and tested where it is not used")
+)]
+mod portable;
+#[cfg(not(target_os = "linux"))]
+use portable as system;
+
+pub use system::{ShortPath, filesystem_number, mount_points};
+
+/// A line of the system's mount table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountPoint {
+    /// The directory of the filesystem that is mounted; `/` for all of it.
+    pub root: Vec<u8>,
+    /// Where it is mounted.
+    pub at: Vec<u8>,
+    /// The filesystem's type, such as `ext4` or `nfs4`.
+    pub kind: String,
+    /// The device or the export it comes from.
+    pub source: Vec<u8>,
+}
+
+/// Opens a file to read its content.
+///
+/// A symbolic link is not followed, and a fifo that took the file's place does not block: the
+/// caller finds out by `fstat` that it is no regular file.
+pub fn open_to_read(path: &Path) -> io::Result<File> {
+    let short = ShortPath::of(path)?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    Ok(File::from(rustix::fs::open(short.as_path(), flags, Mode::empty())?))
+}
+
+/// The name this machine goes by in the index.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+

@@ -1,0 +1,47 @@
+//! Any Unix: no mount table, so that mount points are found by their device number alone; no way
+//! round `PATH_MAX`.
+
+use std::io;
+use std::path::Path;
+
+use super::MountPoint;
+
+/// No table: the caller climbs to where the device number changes.
+#[expect(clippy::unnecessary_wraps, reason = "the other systems can fail")]
+pub fn mount_points() -> io::Result<Vec<MountPoint>> {
+    Ok(Vec::new())
+}
+
+/// No number that is known to be stable.
+pub fn filesystem_number(_path: &Path) -> io::Result<u64> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// A path as it was given: one that is too long fails when it is used, and is reported then.
+#[derive(Debug)]
+pub struct ShortPath<'a>(&'a Path);
+
+impl<'a> ShortPath<'a> {
+    /// Takes the path as it is.
+    #[expect(clippy::unnecessary_wraps, reason = "the other systems can fail")]
+    pub fn of(path: &'a Path) -> io::Result<Self> {
+        Ok(Self(path))
+    }
+
+    /// The path to hand to the system.
+    pub fn as_path(&self) -> &Path {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_stays_as_it_is() {
+        assert_eq!(ShortPath::of(Path::new("/a")).unwrap().as_path(), Path::new("/a"));
+        assert!(mount_points().unwrap().is_empty());
+        assert!(filesystem_number(Path::new("/")).is_err());
+    }
+}

@@ -1,0 +1,174 @@
+//! Phase one of a run: what the walk finds goes to the index.
+
+use std::collections::{HashMap, HashSet};
+use std::io::BufRead;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use super::process::COMMIT_INTERVAL;
+use super::{OpenScan, Run, ScanError};
+use crate::bridge::run_blocking;
+use crate::discovery::filter::Filter;
+use crate::discovery::named::{NamedRequest, list_named};
+use crate::discovery::walk::{WalkRequest, walk};
+use crate::model::group::ProblemRow;
+use crate::model::listing::{Coverage, Listing};
+use crate::model::scan::{Root, RootId, ScanCounts, ScanId, ScanKind};
+use crate::model::volume::{Extent, Location, MountedVolume, VolumeId};
+use crate::progress::Phase;
+
+/// Listings that wait for the index: a directory each, of at most 4,096 entries.
+const WAITING_LISTINGS: usize = 256;
+
+impl Run<'_> {
+    /// Walks roots one after the other. Returns the subtrees that were walked.
+    pub(super) async fn discover_roots(&mut self, kind: ScanKind, roots: Vec<Root>) -> Result<Vec<Extent>, ScanError> {
+        let mut extents = Vec::new();
+        let known = self.scanner.index.roots().await?;
+        for root in roots {
+            if self.scanner.cancel.is_requested() {
+                break;
+            }
+            if let Some(problem) = self.why_offline(&root) {
+                self.report.skipped_roots.push(ProblemRow { path: root.path, problem });
+                continue;
+            }
+            self.scanner.progress.enter(Phase::Discovery);
+            let others = known.iter().filter(|other| other.id != root.id).map(Root::location).collect();
+            extents.extend(self.discover(kind, root, others).await?);
+        }
+        Ok(extents)
+    }
+
+    /// Walks one root to its end, unless it is stopped.
+    async fn discover(
+        &mut self,
+        kind: ScanKind,
+        mut root: Root,
+        other_roots: HashSet<Location>,
+    ) -> Result<Vec<Extent>, ScanError> {
+        let scanner = self.scanner;
+        let request = WalkRequest {
+            root: root.path.clone(),
+            filter: Filter::new(&root.settings)?,
+            settings: root.settings.clone(),
+            other_roots,
+            own_files: scanner.index.own_files(),
+        };
+        let scan = self.open_scan(kind, Some(&root)).await?;
+
+        let pool = scanner.pool("walk", scanner.workers.walk)?;
+        let (sender, listings) = mpsc::channel(WAITING_LISTINGS);
+        let (volumes, cancel) = (Arc::clone(&scanner.volumes), scanner.cancel.clone());
+        let progress = Arc::clone(&scanner.progress);
+        let walking = run_blocking("walk", move || walk(&request, &volumes, &pool, sender, &cancel, &progress));
+        let (mut counts, _) = self.write_listings(scan, listings).await?;
+        let end = walking.await?.map_err(|source| ScanError::Root { path: root.path.clone(), source })?;
+
+        let mut extents = vec![root.extent.clone()];
+        if end.complete {
+            for place in end.entered {
+                let volume = self.writer.register_volume(scanner.volumes.host(), &place.volume).await?;
+                extents.push(Extent { volume, path: place.path });
+            }
+            counts.removed += self.writer.finish_discovery(scan, Some(root.id), &extents).await?;
+            self.writer.commit().await?;
+        }
+        root.extents.extend_from_slice(&extents);
+        self.scans.push(OpenScan { id: scan, root: Some(root), counts, discovered: end.complete });
+        Ok(extents)
+    }
+
+    /// Lists files that were named. Returns the directories they lie in.
+    pub(super) async fn discover_named(
+        &mut self,
+        request: NamedRequest,
+        mut names: Box<dyn BufRead + Send>,
+    ) -> Result<Vec<Extent>, ScanError> {
+        let scanner = self.scanner;
+        scanner.progress.enter(Phase::Discovery);
+        let scan = self.open_scan(ScanKind::FilesFrom, None).await?;
+
+        let (sender, listings) = mpsc::channel(WAITING_LISTINGS);
+        let (volumes, cancel) = (Arc::clone(&scanner.volumes), scanner.cancel.clone());
+        let progress = Arc::clone(&scanner.progress);
+        let listing = run_blocking("list", move || {
+            list_named(&request, names.as_mut(), &volumes, sender, &cancel, &progress)
+        });
+        let (mut counts, extents) = self.write_listings(scan, listings).await?;
+        let end = listing.await?.map_err(ScanError::Names)?;
+
+        if end.complete {
+            self.writer.finish_discovery(scan, None, &[]).await?;
+            self.writer.commit().await?;
+        }
+        counts.problems += end.problems.len() as u64;
+        self.report.unknown_names = end.problems;
+        self.scans.push(OpenScan { id: scan, root: None, counts, discovered: end.complete });
+        Ok(extents.into_iter().collect())
+    }
+
+    async fn open_scan(&mut self, kind: ScanKind, root: Option<&Root>) -> Result<ScanId, ScanError> {
+        let id: Option<RootId> = root.map(|root| root.id);
+        let scan = self.writer.begin_scan(id, kind).await?;
+        self.writer.commit().await?;
+        Ok(scan)
+    }
+
+    /// Writes listings as they come, many at once, and commits about every second. Returns what
+    /// changed, and the directories that were met.
+    async fn write_listings(
+        &mut self,
+        scan: ScanId,
+        mut listings: mpsc::Receiver<Listing>,
+    ) -> Result<(ScanCounts, HashSet<Extent>), ScanError> {
+        let mut counts = ScanCounts::default();
+        let mut selected = HashSet::new();
+        let mut registered: HashMap<Arc<MountedVolume>, VolumeId> = HashMap::new();
+        let mut committed = Instant::now();
+        let mut batch = Vec::new();
+        let mut rows = 0;
+        loop {
+            let received = listings.recv().await;
+            let at_end = received.is_none();
+            if let Some(listing) = received {
+                let volume = self.register_once(&listing.volume, &mut registered).await?;
+                if listing.coverage == Coverage::Selected {
+                    selected.insert(Extent { volume, path: listing.directory.clone() });
+                }
+                counts.directories += 1;
+                counts.files_seen += listing.entries.len() as u64;
+                counts.bytes_seen += listing.entries.iter().map(|entry| entry.stamp.size).sum::<u64>();
+                rows += 1 + listing.entries.len();
+                batch.push(listing);
+            }
+            if rows >= self.scanner.workers.batch || (at_end && rows > 0) {
+                counts += self.writer.write_listings(scan, &batch).await?;
+                batch.clear();
+                rows = 0;
+            }
+            if at_end || committed.elapsed() >= COMMIT_INTERVAL {
+                self.writer.commit().await?;
+                committed = Instant::now();
+            }
+            if at_end {
+                return Ok((counts, selected));
+            }
+        }
+    }
+
+    async fn register_once(
+        &mut self,
+        volume: &Arc<MountedVolume>,
+        registered: &mut HashMap<Arc<MountedVolume>, VolumeId>,
+    ) -> Result<VolumeId, ScanError> {
+        if let Some(id) = registered.get(volume) {
+            return Ok(*id);
+        }
+        let id = self.writer.register_volume(self.scanner.volumes.host(), volume).await?;
+        registered.insert(Arc::clone(volume), id);
+        Ok(id)
+    }
+}

@@ -1,0 +1,46 @@
+//! Why a run could not go on.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::bridge::ThreadFailed;
+use crate::discovery::filter::PatternError;
+use crate::index::IndexError;
+use crate::model::path::escape_path;
+
+/// An error that ends the whole run. Trouble with single files is data, not an error.
+#[derive(Debug, thiserror::Error)]
+pub enum ScanError {
+    /// The directory cannot be looked at.
+    #[error("{}: {source}", escape_path(path))]
+    Root {
+        /// As it was given.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Something that is no directory was to be scanned.
+    #[error("{}: not a directory; name its directory, or list single files with --files-from", escape_path(.0))]
+    NotADirectory(PathBuf),
+    /// Nothing is known of the directory to be resumed.
+    #[error("{}: the index knows nothing of it; run 'dupfind scan' on it first", escape_path(.0))]
+    Unknown(PathBuf),
+    /// A pattern is no glob.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// The mount table could not be read.
+    #[error("read the mount table: {0}")]
+    Mounts(#[source] io::Error),
+    /// The list of names could not be read.
+    #[error("read the list of files: {0}")]
+    Names(#[source] io::Error),
+    /// Threads could not be started.
+    #[error("start threads: {0}")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+    /// A thread died.
+    #[error(transparent)]
+    Thread(#[from] ThreadFailed),
+    /// The index failed.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+}

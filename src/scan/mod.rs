@@ -1,0 +1,219 @@
+//! The main job, top-down: discovery of some roots, then processing of what may be a duplicate.
+//!
+//! Joins discovery, processing and the index, which do not know each other. Three bounded channels
+//! are all that lies between them:
+//!
+//! ```text
+//! walk pool --listings--> index writer                                 discovery
+//! index reader --jobs--> hash pool --outcomes--> index writer          processing
+//! ```
+
+mod discover;
+mod error;
+mod process;
+mod roots;
+
+use std::io::BufRead;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use error::ScanError;
+pub use roots::{RootRequest, check_root};
+
+use crate::cancel::Cancel;
+use crate::discovery::filter::Filter;
+use crate::discovery::named::NamedRequest;
+use crate::index::{Index, Writer};
+use crate::model::group::{ProblemRow, ReportFilter};
+use crate::model::scan::{Root, ScanCounts, ScanId, ScanKind, ScanStatus};
+use crate::model::settings::ScanSettings;
+use crate::model::volume::Extent;
+use crate::progress::{Phase, Progress};
+use crate::volume::Volumes;
+
+/// How the work is divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Workers {
+    /// Threads that walk.
+    pub walk: usize,
+    /// Threads that read and hash.
+    pub read: usize,
+    /// Rows written to the index at once.
+    pub batch: usize,
+}
+
+/// How a run ended.
+#[derive(Debug, Default)]
+pub struct ScanReport {
+    /// What was done, over all roots.
+    pub counts: ScanCounts,
+    /// True if it was stopped before its end.
+    pub interrupted: bool,
+    /// True if there was nothing to do.
+    pub idle: bool,
+    /// Roots that could not be scanned, and why; nothing of theirs was removed.
+    pub skipped_roots: Vec<ProblemRow>,
+    /// Named files that could not be found.
+    pub unknown_names: Vec<ProblemRow>,
+}
+
+/// What runs share: the index, the mounts, the threads, and who watches.
+#[derive(Debug)]
+pub struct Scanner {
+    index: Arc<dyn Index>,
+    volumes: Arc<Volumes>,
+    workers: Workers,
+    cancel: Cancel,
+    progress: Arc<Progress>,
+}
+
+/// A run at work: the right to write, and the scans whose rows are open.
+struct Run<'a> {
+    scanner: &'a Scanner,
+    writer: Box<dyn Writer>,
+    scans: Vec<OpenScan>,
+    report: ScanReport,
+}
+
+struct OpenScan {
+    id: ScanId,
+    /// Its root; none for files that were named one by one.
+    root: Option<Root>,
+    counts: ScanCounts,
+    /// False until its walk reached its end.
+    discovered: bool,
+}
+
+/// What is left to do after discovery.
+enum Processing {
+    /// Nothing now (`--discover-only`).
+    PutOff,
+    /// All that these subtrees need.
+    Of(Vec<Extent>),
+}
+
+impl Scanner {
+    /// Prepares for runs; nothing is written yet.
+    pub fn new(
+        index: Arc<dyn Index>,
+        workers: Workers,
+        cancel: Cancel,
+        progress: Arc<Progress>,
+    ) -> Result<Self, ScanError> {
+        let volumes = Arc::new(Volumes::read().map_err(ScanError::Mounts)?);
+        Ok(Self { index, volumes, workers, cancel, progress })
+    }
+
+    /// Scans directories, and the roots inside them; unless `discover_only`, reads what they may
+    /// have in common with anything in the index.
+    pub async fn scan(&self, requests: &[RootRequest], discover_only: bool) -> Result<ScanReport, ScanError> {
+        for settings in requests.iter().filter_map(|request| request.settings.as_ref()) {
+            Filter::new(settings)?;
+        }
+        let mut run = self.begin().await?;
+        let result = async {
+            let roots = run.put_roots(requests).await?;
+            let extents = run.discover_roots(ScanKind::Scan, roots).await?;
+            run.process(if discover_only { Processing::PutOff } else { Processing::Of(extents) }).await
+        };
+        let result = result.await;
+        run.end(result, discover_only).await
+    }
+
+    /// Finishes what was interrupted or put off: below these directories, or everything.
+    pub async fn resume(&self, directories: &[PathBuf]) -> Result<ScanReport, ScanError> {
+        let mut run = self.begin().await?;
+        let result = async {
+            let within = run.extents_of(directories).await?;
+            let roots = self.index.roots().await?;
+            let concerned = roots.into_iter().filter(|root| root.overlaps(&within));
+            let (unfinished, discovered): (Vec<_>, Vec<_>) = concerned.partition(Root::needs_discovery);
+            let is_idle = unfinished.is_empty();
+            run.discover_roots(ScanKind::Resume, unfinished).await?;
+            run.reopen(discovered).await?;
+            run.process(Processing::Of(within)).await?;
+            run.report.idle = is_idle && self.progress.total_files.get() == 0;
+            Ok(())
+        };
+        let result = result.await;
+        let partly = !directories.is_empty();
+        run.end(result, partly).await
+    }
+
+    /// Adds and updates files that were named one by one; removes nothing.
+    pub async fn scan_named(
+        &self,
+        names: Box<dyn BufRead + Send>,
+        delimiter: u8,
+        current_directory: PathBuf,
+        settings: &ScanSettings,
+        discover_only: bool,
+    ) -> Result<ScanReport, ScanError> {
+        let filter = Filter::for_named_files(settings)?;
+        let request = NamedRequest { delimiter, current_directory, filter, follow_links: settings.follow_links };
+        let mut run = self.begin().await?;
+        let result = async {
+            let extents = run.discover_named(request, names).await?;
+            run.process(if discover_only { Processing::PutOff } else { Processing::Of(extents) }).await
+        };
+        let result = result.await;
+        run.end(result, discover_only).await
+    }
+
+    async fn begin(&self) -> Result<Run<'_>, ScanError> {
+        let writer = self.index.writer().await?;
+        Ok(Run { scanner: self, writer, scans: Vec::new(), report: ScanReport::default() })
+    }
+}
+
+impl Run<'_> {
+    /// Writes how each scan ended, whatever happened; what was done is kept.
+    async fn end(mut self, result: Result<(), ScanError>, partly: bool) -> Result<ScanReport, ScanError> {
+        self.scanner.progress.enter(Phase::Finishing);
+        self.report.interrupted = self.scanner.cancel.is_requested();
+        if let Err(error) = result {
+            // If the index itself failed, this may fail too: the next writer marks the scans.
+            let _ = self.end_scans(Some(&error.to_string()), partly).await;
+            return Err(error);
+        }
+        self.end_scans(None, partly).await?;
+        self.writer.close().await?;
+        Ok(self.report)
+    }
+
+    async fn end_scans(&mut self, error: Option<&str>, partly: bool) -> Result<(), ScanError> {
+        self.writer.commit().await?;
+        let mut total = std::mem::take(&mut self.report.counts);
+        let processed = total;
+        for (index, scan) in std::mem::take(&mut self.scans).into_iter().enumerate() {
+            let mut counts = scan.counts;
+            counts.problems += self.problems_of(&scan).await?;
+            total += counts;
+            // Several roots are processed together: that part stands on the first one's row.
+            if index == 0 {
+                counts += processed;
+            }
+            let status = match error {
+                Some(_) => ScanStatus::Failed,
+                None if !scan.discovered => ScanStatus::Interrupted,
+                None if self.report.interrupted => ScanStatus::Interrupted,
+                None if partly && self.has_pending(&scan).await? => ScanStatus::Discovered,
+                None => ScanStatus::Completed,
+            };
+            self.writer.end_scan(scan.id, status, &counts, error).await?;
+        }
+        self.report.counts = total;
+        Ok(self.writer.commit().await?)
+    }
+
+    async fn problems_of(&self, scan: &OpenScan) -> Result<u64, ScanError> {
+        let Some(root) = &scan.root else { return Ok(0) };
+        Ok(self.scanner.index.extent_totals(&root.extents).await?.problems)
+    }
+
+    async fn has_pending(&self, scan: &OpenScan) -> Result<bool, ScanError> {
+        let under = scan.root.as_ref().map(|root| root.extents.clone());
+        let filter = ReportFilter { under, ..ReportFilter::default() };
+        Ok(self.scanner.index.summary(&filter).await?.pending_files > 0)
+    }
+}
