@@ -106,13 +106,17 @@ impl Scanner {
 
     /// Scans directories, and the roots inside them; unless `discover_only`, reads what they may
     /// have in common with anything in the index.
-    pub async fn scan(&self, requests: &[RootRequest], discover_only: bool) -> Result<ScanReport, ScanError> {
-        for settings in requests.iter().filter_map(|request| request.settings.as_ref()) {
-            Filter::new(settings)?;
-        }
+    ///
+    /// A root that is new and inside no other begins with `defaults`.
+    pub async fn scan(
+        &self,
+        requests: &[RootRequest],
+        defaults: &ScanSettings,
+        discover_only: bool,
+    ) -> Result<ScanReport, ScanError> {
         let mut run = self.begin().await?;
         let result = async {
-            let roots = run.put_roots(requests).await?;
+            let roots = run.put_roots(requests, defaults).await?;
             let extents = run.discover_roots(ScanKind::Scan, roots).await?;
             run.process(if discover_only { Processing::PutOff } else { Processing::Of(extents) }).await
         };

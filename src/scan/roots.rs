@@ -32,10 +32,14 @@ pub fn check_root(path: &Path) -> Result<PathBuf, ScanError> {
 impl Run<'_> {
     /// Remembers the roots of a scan and returns them with those that lie inside them, outer ones
     /// first.
-    pub(super) async fn put_roots(&mut self, requests: &[RootRequest]) -> Result<Vec<Root>, ScanError> {
+    pub(super) async fn put_roots(
+        &mut self,
+        requests: &[RootRequest],
+        defaults: &ScanSettings,
+    ) -> Result<Vec<Root>, ScanError> {
         let mut named = Vec::new();
         for request in requests {
-            named.push(self.put_root(request).await?);
+            named.push(self.put_root(request, defaults).await?);
             self.writer.commit().await?;
         }
         let all = self.scanner.index.roots().await?;
@@ -46,7 +50,7 @@ impl Run<'_> {
     }
 
     /// A new root inside a known one begins with that one's options.
-    async fn put_root(&mut self, request: &RootRequest) -> Result<RootId, ScanError> {
+    async fn put_root(&mut self, request: &RootRequest, defaults: &ScanSettings) -> Result<RootId, ScanError> {
         let place = locate(&self.scanner.volumes, &request.path)?;
         let known = self.scanner.index.roots().await?;
         // The path of a root whose volume is not mounted: it stays what it is, and will be skipped.
@@ -59,7 +63,7 @@ impl Run<'_> {
         let around = known.iter().filter(|root| root.extent.covers(&extent));
         let nearest = around.max_by_key(|root| root.extent.path.as_bytes().len());
         let remembered = nearest.map(|root| root.settings.clone());
-        let settings = request.settings.clone().or(remembered).unwrap_or_default();
+        let settings = request.settings.clone().or(remembered).unwrap_or_else(|| defaults.clone());
         Ok(self.writer.put_root(&extent, &request.path, &settings).await?)
     }
 

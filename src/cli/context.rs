@@ -1,0 +1,125 @@
+//! What every command needs: settings, the index, and a way to say something.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use etcetera::BaseStrategy as _;
+
+use super::exit::Failure;
+use super::{Color, Global};
+use crate::cancel::Cancel;
+use crate::config::{Database, Environment, Flags, Settings};
+use crate::format::Style;
+use crate::index::lock::OnBusy;
+use crate::index::sqlite::SqliteIndex;
+use crate::index::{Index, IndexError};
+
+/// The surroundings of a command.
+#[derive(Debug)]
+pub(super) struct Context {
+    flags: Flags,
+    no_wait: bool,
+    /// Nothing but results and errors.
+    pub(super) quiet: bool,
+    /// More than usual.
+    pub(super) verbose: bool,
+    /// For standard output.
+    pub(super) style: Style,
+    /// For standard error.
+    pub(super) message_style: Style,
+    /// The user's wish to stop.
+    pub(super) cancel: Cancel,
+}
+
+impl Context {
+    pub(super) fn new(global: &Global) -> Self {
+        let allowed = |is_terminal: bool| match global.color {
+            Color::Always => true,
+            Color::Never => false,
+            Color::Auto => is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        };
+        let cancel = Cancel::default();
+        super::signals::listen(&cancel);
+        Self {
+            flags: Flags { config: global.config.clone(), db_url: global.db_url.clone(), ..Flags::default() },
+            no_wait: global.no_wait,
+            quiet: global.quiet,
+            verbose: global.verbose,
+            style: Style::new(allowed(io::stdout().is_terminal())),
+            message_style: Style::new(allowed(io::stderr().is_terminal())),
+            cancel,
+        }
+    }
+
+    /// Resolves the settings, with what a command has flags of its own for.
+    pub(super) fn settings(&self, own: Flags) -> Result<Settings, Failure> {
+        let flags = Flags { config: self.flags.config.clone(), db_url: self.flags.db_url.clone(), ..own };
+        let settings = Settings::resolve(&flags, &environment()?)?;
+        if self.verbose {
+            self.say(&format!("index: {}", settings.database));
+        }
+        Ok(settings)
+    }
+
+    /// Opens the index, or makes it.
+    pub(super) async fn create_index(&self, settings: &Settings) -> Result<Arc<dyn Index>, Failure> {
+        Ok(Arc::new(SqliteIndex::create(sqlite_path(settings)?, self.on_busy()).await?))
+    }
+
+    /// Opens the index that is there.
+    pub(super) async fn open_index(&self, settings: &Settings) -> Result<Arc<dyn Index>, Failure> {
+        Ok(Arc::new(SqliteIndex::open(sqlite_path(settings)?, self.on_busy()).await?))
+    }
+
+    fn on_busy(&self) -> OnBusy {
+        if self.no_wait {
+            return OnBusy::Fail;
+        }
+        let style = self.message_style;
+        let tell = move |holder: &str| {
+            let message = style.warning(&format!("waiting for {holder}, which writes to the index (--no-wait gives up)"));
+            let _ = writeln!(io::stderr(), "dupfind: {message}");
+        };
+        OnBusy::Wait { cancel: self.cancel.clone(), tell: Arc::new(tell) }
+    }
+
+    /// Says something that is no result, unless told to be quiet.
+    pub(super) fn say(&self, message: &str) {
+        if !self.quiet {
+            // Nothing can be done about a closed standard error.
+            let _ = writeln!(io::stderr(), "dupfind: {message}");
+        }
+    }
+
+    /// Says something that the user should look at.
+    pub(super) fn warn(&self, message: &str) {
+        self.say(&self.message_style.warning(message));
+    }
+
+    /// Says why the program fails, in one line.
+    pub(super) fn error(&self, message: &str) {
+        let message = message.replace('\n', " ");
+        let _ = writeln!(io::stderr(), "dupfind: {} {message}", self.message_style.error("error:"));
+    }
+}
+
+fn sqlite_path(settings: &Settings) -> Result<&PathBuf, IndexError> {
+    match &settings.database {
+        Database::Sqlite { path } => Ok(path),
+        Database::Postgres(_) => Err(IndexError::Unsupported("a PostgreSQL index")),
+    }
+}
+
+fn environment() -> Result<Environment, Failure> {
+    let current_directory =
+        std::env::current_dir().map_err(|error| Failure::Usage(format!("current directory: {error}")))?;
+    let base = etcetera::choose_base_strategy().ok();
+    Ok(Environment {
+        variables: std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect(),
+        current_directory,
+        config_directory: base.as_ref().map(|base| base.config_dir().join("dupfind")),
+        data_directory: base.as_ref().map(|base| base.data_dir().join("dupfind")),
+        processors: std::thread::available_parallelism().map_or(1, usize::from),
+    })
+}

@@ -1,0 +1,224 @@
+//! `dupfind report`
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use tempfile::NamedTempFile;
+
+use super::context::Context;
+use super::exit::{Exit, Failure};
+use super::scan::parse_size;
+use crate::config::Flags;
+use crate::model::group::{ReportFilter, SortBy};
+use crate::model::path::escape_path;
+use crate::model::stamp::Nanos;
+use crate::os;
+use crate::report::csv::CsvSink;
+use crate::report::html::{DEFAULT_GROUPS, HtmlSink};
+use crate::report::json::JsonSink;
+use crate::report::text::{FdupesSink, TextSink, notes};
+use crate::report::{Head, Sink, common_limit, write_report};
+
+/// Show the duplicates, from the index alone
+///
+/// No file is touched. A group is two or more files with the same content; hard links of one file
+/// count as one. Reclaimable is what is freed if one file of each group stays.
+///
+/// Examples:
+///   dupfind report --limit 20
+///   dupfind report --html duplicates.html
+///   dupfind report --json - --under ~/Photos --min-size 1MiB | jq .summary
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub(super) struct ReportArgs {
+    /// Write a page for the browser: one file, no network needed
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Write JSON ('-': standard output)
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Write CSV, RFC 4180 ('-': standard output)
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// What is written to standard output if no file is asked for
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = Format::Text)]
+    format: Format,
+    /// With --format fdupes: end names with NUL instead of a newline
+    #[arg(short = '0', long = "null")]
+    null: bool,
+    /// Only files below PATH count: a group needs two of them (repeatable)
+    #[arg(long, value_name = "PATH")]
+    under: Vec<PathBuf>,
+    /// Leave out groups of smaller files
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    min_size: Option<u64>,
+    /// Order of the groups
+    #[arg(long, value_enum, value_name = "KEY", default_value_t = Sort::Reclaimable)]
+    sort: Sort,
+    /// At most N groups [default: all; 1000 in the HTML table]
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// As fdupes prints it
+    Fdupes,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Sort {
+    /// Most reclaimable bytes first
+    Reclaimable,
+    /// Largest files first
+    Size,
+    /// Most files first
+    Count,
+    /// By the path of the first file
+    Path,
+}
+
+impl From<Sort> for SortBy {
+    fn from(sort: Sort) -> Self {
+        match sort {
+            Sort::Reclaimable => Self::Reclaimable,
+            Sort::Size => Self::Size,
+            Sort::Count => Self::Count,
+            Sort::Path => Self::Path,
+        }
+    }
+}
+
+pub(super) async fn run(args: ReportArgs, context: &Context) -> Result<Exit, Failure> {
+    if args.null && args.format != Format::Fdupes {
+        return Err(Failure::Usage("--null needs --format fdupes".to_owned()));
+    }
+    let settings = context.settings(Flags::default())?;
+    let index = context.open_index(&settings).await?;
+    let mut files = Vec::new();
+    let mut sinks = open_sinks(&args, context, &mut files)?;
+
+    let mounts = index.mounts(&os::host_name()).await?;
+    let mut filter = ReportFilter {
+        under: None,
+        min_size: args.min_size.unwrap_or_default(),
+        sort: args.sort.into(),
+        limit: common_limit(&sinks),
+    };
+    let mut under = Vec::new();
+    for path in &args.under {
+        let resolved = std::fs::canonicalize(path).or_else(|_| std::path::absolute(path))?;
+        let extents = mounts.extents_below(&resolved);
+        if index.extent_totals(&extents).await?.directories == 0 {
+            context.warn(&format!("{}: the index knows nothing below it", escape_path(path)));
+        }
+        filter.under.get_or_insert_default().extend(extents);
+        under.push(resolved);
+    }
+    let mut reader = index.report(&filter, &mounts).await?;
+    let head = Head {
+        generated_at: Nanos::now(),
+        summary: reader.summary(),
+        roots: index.roots().await?.iter().map(Into::into).collect(),
+        under,
+        min_size: filter.min_size,
+        sort: filter.sort,
+    };
+    write_report(&head, reader.as_mut(), &mut sinks, &context.cancel).await?;
+    drop(sinks);
+    for file in files {
+        file.keep(context)?;
+    }
+    let text_says_it = args.format == Format::Text && is_for_standard_output(&args);
+    if !text_says_it {
+        say_notes(&head, context);
+    }
+    Ok(Exit::Done)
+}
+
+fn is_for_standard_output(args: &ReportArgs) -> bool {
+    args.html.is_none() && args.json.is_none() && args.csv.is_none()
+}
+
+fn say_notes(head: &Head, context: &Context) {
+    if let (Some(at), true) = (head.last_scan(), context.verbose) {
+        context.say(&format!("last scanned {}", crate::format::moment(at)));
+    }
+    for note in notes(head) {
+        context.warn(&note);
+    }
+}
+
+fn open_sinks(
+    args: &ReportArgs,
+    context: &Context,
+    files: &mut Vec<PendingFile>,
+) -> Result<Vec<Box<dyn Sink>>, Failure> {
+    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    let dash = Path::new("-");
+    let named = [&args.html, &args.json, &args.csv].into_iter().flatten();
+    if named.clone().filter(|path| *path == dash).count() > 1 {
+        return Err(Failure::Usage("only one report can go to standard output".to_owned()));
+    }
+    let mut open = |path: &Path| -> Result<Box<dyn Write>, Failure> {
+        if path == dash {
+            return Ok(standard_output());
+        }
+        let (file, writer) = PendingFile::create(path)?;
+        files.push(file);
+        Ok(Box::new(writer))
+    };
+    if let Some(path) = &args.html {
+        sinks.push(Box::new(HtmlSink::new(open(path)?, args.limit.unwrap_or(DEFAULT_GROUPS))));
+    }
+    if let Some(path) = &args.json {
+        sinks.push(Box::new(JsonSink::new(open(path)?, args.limit)));
+    }
+    if let Some(path) = &args.csv {
+        sinks.push(Box::new(CsvSink::new(open(path)?, args.limit)));
+    }
+    if sinks.is_empty() {
+        let terminator = if args.null { 0 } else { b'\n' };
+        sinks.push(match args.format {
+            Format::Text => Box::new(TextSink::new(standard_output(), context.style, args.limit)),
+            Format::Fdupes => Box::new(FdupesSink::new(standard_output(), terminator, args.limit)),
+        });
+    }
+    Ok(sinks)
+}
+
+fn standard_output() -> Box<dyn Write> {
+    Box::new(BufWriter::with_capacity(64 * 1024, io::stdout()))
+}
+
+/// A report file that appears under its name only when it is whole.
+struct PendingFile {
+    path: PathBuf,
+    temporary: NamedTempFile,
+}
+
+impl PendingFile {
+    fn create(path: &Path) -> Result<(Self, BufWriter<File>), Failure> {
+        let failed = |error: io::Error| Failure::Usage(format!("write {}: {error}", escape_path(path)));
+        if path.is_dir() {
+            return Err(failed(io::ErrorKind::IsADirectory.into()));
+        }
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+        let temporary = tempfile::Builder::new().permissions(permissions).tempfile_in(directory).map_err(failed)?;
+        let writer = BufWriter::with_capacity(64 * 1024, temporary.reopen().map_err(failed)?);
+        Ok((Self { path: path.to_path_buf(), temporary }, writer))
+    }
+
+    fn keep(self, context: &Context) -> Result<(), Failure> {
+        let Self { path, temporary } = self;
+        let kept = temporary.persist(&path);
+        kept.map_err(|error| Failure::Usage(format!("write {}: {}", escape_path(&path), error.error)))?;
+        context.say(&format!("wrote {}", escape_path(&path)));
+        Ok(())
+    }
+}

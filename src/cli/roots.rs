@@ -1,0 +1,105 @@
+//! `dupfind roots`
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::context::Context;
+use super::exit::{Exit, Failure};
+use crate::config::Flags;
+use crate::format::{moment, plural, rfc3339};
+use crate::model::path::escape_path;
+use crate::model::scan::Root;
+use crate::os;
+
+/// List the scanned directories, or forget one
+#[derive(Debug, Args)]
+pub(super) struct RootsArgs {
+    #[command(subcommand)]
+    command: Option<RootsCommand>,
+    /// Print the list as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum RootsCommand {
+    /// Forget a directory and what only it covered; no file is touched
+    Remove {
+        /// The directory; it need not exist any more
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
+}
+
+pub(super) async fn run(args: RootsArgs, context: &Context) -> Result<Exit, Failure> {
+    let settings = context.settings(Flags::default())?;
+    let index = context.open_index(&settings).await?;
+    if let Some(RootsCommand::Remove { directory }) = args.command {
+        return remove(index.as_ref(), &directory, context).await;
+    }
+    let roots = index.roots().await?;
+    let mut output = io::stdout().lock();
+    if args.json {
+        writeln!(output, "{}", json!({ "version": 1, "roots": roots.iter().map(root_json).collect::<Vec<_>>() }))?;
+        return Ok(Exit::Done);
+    }
+    if roots.is_empty() {
+        context.say("no directory was scanned yet");
+    }
+    for root in &roots {
+        writeln!(output, "{}  {}", context.style.bold(&escape_path(&root.path)), last_scan_text(root))?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn remove(index: &dyn crate::index::Index, directory: &Path, context: &Context) -> Result<Exit, Failure> {
+    let resolved = std::fs::canonicalize(directory).or_else(|_| std::path::absolute(directory))?;
+    let mut writer = index.writer().await?;
+    let roots = index.roots().await?;
+    let root = roots.iter().find(|root| root.path == resolved || root.path == directory);
+    let extents = match root {
+        Some(root) => root.extents.clone(),
+        None => index.mounts(&os::host_name()).await?.extents_below(&resolved),
+    };
+    if root.is_none() && index.extent_totals(&extents).await?.directories == 0 {
+        return Err(Failure::Usage(format!(
+            "{}: not a scanned directory; 'dupfind roots' lists them",
+            escape_path(directory)
+        )));
+    }
+    let files = writer.remove_root(root.map(|root| root.id), &extents).await?;
+    writer.close().await?;
+    let message = format!("forgot {} and {}", escape_path(&resolved), plural(files, "file", "files"));
+    context.say(&message);
+    Ok(Exit::Done)
+}
+
+/// When a root was last scanned and how that ended, for people.
+pub(super) fn last_scan_text(root: &Root) -> String {
+    match &root.last_scan {
+        None => "never scanned".to_owned(),
+        Some(scan) => {
+            let at = moment(scan.ended_at.unwrap_or(scan.started_at));
+            format!("{} {at}", scan.status.as_str())
+        }
+    }
+}
+
+/// A root for machines.
+pub(super) fn root_json(root: &Root) -> serde_json::Value {
+    let scan = root.last_scan.as_ref();
+    json!({
+        "path": root.path.to_string_lossy(),
+        "volume": &*root.identity.0,
+        "last_scan": scan.map(|scan| json!({
+            "status": scan.status.as_str(),
+            "started_at": rfc3339(scan.started_at),
+            "ended_at": scan.ended_at.map(rfc3339),
+            "discovered": scan.discovered,
+        })),
+        "settings": root.settings,
+    })
+}
