@@ -38,8 +38,10 @@ pub struct Progress {
     pub total_bytes: Counter,
     /// Names done.
     pub done_files: Counter,
-    /// Bytes done.
+    /// Bytes done; a file with several names counts for each, as in the total.
     pub done_bytes: Counter,
+    /// Bytes read.
+    pub read_bytes: Counter,
 }
 
 impl Progress {

@@ -74,11 +74,14 @@ create table directories (
 
 -- Clustered by directory, because that is how they are listed. No foreign key to directories: it
 -- would be looked up for each of millions of rows, and both are written in one transaction.
+-- volume_id: that of the directory, repeated so that (volume_id, inode), the physical file, needs no
+-- join: finding candidates takes half the time, and a small number takes no room.
 -- sample: three places of a large file. recheck: 1 if the file was read within a clock tick of its
 -- last change, so that the next scan reads it again.
 create table files (
     directory_id integer not null,
     name         blob    not null,
+    volume_id    integer not null,
     size         integer not null,
     mtime_ns     integer not null,
     ctime_ns     integer not null,

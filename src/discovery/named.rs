@@ -15,7 +15,7 @@ use crate::cancel::Cancel;
 use crate::model::group::ProblemRow;
 use crate::model::listing::{Coverage, Entry, Listing, Problem};
 use crate::model::path::absolute_bytes;
-use crate::model::stamp::Stamp;
+use crate::model::stamp::{FileStat, Stamp};
 use crate::progress::Progress;
 use crate::volume::{Place, Volumes};
 
@@ -138,7 +138,7 @@ impl Output<'_> {
             self.open = Some(OpenDirectory { absolute: parent.to_path_buf(), place, device, entries: Vec::new() });
         }
         if let Some(open) = &mut self.open {
-            let stamp = Stamp::of(metadata, open.device);
+            let stamp = Stamp::of(&FileStat::from(metadata), open.device);
             open.entries.push(Entry { name: name.as_bytes().into(), stamp });
         }
         Ok(())

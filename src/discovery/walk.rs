@@ -18,9 +18,9 @@ use super::filter::Filter;
 use crate::cancel::Cancel;
 use crate::model::listing::{Coverage, Entry, Listing, Problem};
 use crate::model::settings::ScanSettings;
-use crate::model::stamp::Stamp;
+use crate::model::stamp::{FileStat, Stamp};
 use crate::model::volume::Location;
-use crate::os::ShortPath;
+use crate::os::{Directory, ShortPath};
 use crate::progress::Progress;
 use crate::volume::{Place, Volumes};
 
@@ -138,9 +138,10 @@ impl<'a> Walk<'a> {
         'a: 'scope,
     {
         let short = ShortPath::of(&task.absolute)?;
+        let directory = Directory::open(short.as_path())?;
         for entry in WalkDir::new(short.as_path()).min_depth(1).max_depth(1) {
             let entry = entry.map_err(io_error)?;
-            self.take_entry(task, &entry, listing, scope)?;
+            self.take_entry(task, &directory, &entry, listing, scope)?;
             if self.stopped.load(Ordering::Relaxed) {
                 break;
             }
@@ -151,6 +152,7 @@ impl<'a> Walk<'a> {
     fn take_entry<'scope>(
         &'scope self,
         task: &Task,
+        directory: &Directory,
         entry: &DirEntry,
         listing: &mut OpenListing<'_, 'a>,
         scope: &Scope<'scope>,
@@ -165,7 +167,7 @@ impl<'a> Walk<'a> {
         }
         let kind = entry.file_type();
         if kind.is_dir() {
-            return self.enter(task, entry, relative, scope);
+            return self.enter(task, directory, entry, relative, scope);
         }
         if kind.is_symlink() && self.request.settings.follow_links {
             self.follow(task, entry, relative, scope);
@@ -178,13 +180,9 @@ impl<'a> Walk<'a> {
         if !self.request.filter.includes(&relative) || self.is_own_file(task, name) {
             return Ok(());
         }
-        let metadata = match entry.metadata() {
-            Ok(metadata) => metadata,
-            Err(error) if is_gone(&error) => return Ok(()),
-            Err(error) => return Err(io_error(error)),
-        };
-        let stamp = Stamp::of(&metadata, task.device);
-        if metadata.is_file() && self.request.filter.takes_size(stamp.size) {
+        let Some(stat) = look_at(directory, entry)? else { return Ok(()) };
+        let stamp = Stamp::of(&stat, task.device);
+        if stat.is_file && self.request.filter.takes_size(stamp.size) {
             listing.add(Entry { name: name.into(), stamp });
         }
         Ok(())
@@ -194,6 +192,7 @@ impl<'a> Walk<'a> {
     fn enter<'scope>(
         &'scope self,
         task: &Task,
+        directory: &Directory,
         entry: &DirEntry,
         relative: Vec<u8>,
         scope: &Scope<'scope>,
@@ -201,13 +200,9 @@ impl<'a> Walk<'a> {
     where
         'a: 'scope,
     {
+        let Some(stat) = look_at(directory, entry)? else { return Ok(()) };
         let absolute = task.absolute.join(entry.file_name());
-        let metadata = match entry.metadata() {
-            Ok(metadata) => metadata,
-            Err(error) if is_gone(&error) => return Ok(()),
-            Err(error) => return Err(io_error(error)),
-        };
-        let device = metadata.dev();
+        let device = stat.device;
         let depth = task.depth + 1;
         let mounted_here = device != task.device || self.volumes.is_mount_point(&absolute);
         let place = if mounted_here {
@@ -227,7 +222,7 @@ impl<'a> Walk<'a> {
         if self.request.settings.max_depth.is_some_and(|levels| depth > levels) {
             return Ok(());
         }
-        if self.request.settings.follow_links && !self.visit(device, metadata.ino()) {
+        if self.request.settings.follow_links && !self.visit(device, stat.inode) {
             return Ok(());
         }
         let task = Task { absolute, place, device, relative, depth };
@@ -268,7 +263,7 @@ impl<'a> Walk<'a> {
             scope.spawn(move |scope| self.list(task, scope));
             return;
         }
-        let stamp = Stamp::of(&metadata, device);
+        let stamp = Stamp::of(&FileStat::from(&metadata), device);
         let wanted = metadata.is_file()
             && self.request.filter.includes(&relative)
             && self.request.filter.takes_size(stamp.size);
@@ -361,8 +356,13 @@ impl<'w, 'a> OpenListing<'w, 'a> {
     }
 }
 
-fn is_gone(error: &walkdir::Error) -> bool {
-    error.io_error().is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
+/// What the system says of an entry; nothing if it is gone since it was listed.
+fn look_at(directory: &Directory, entry: &DirEntry) -> io::Result<Option<FileStat>> {
+    match directory.stat(entry.file_name()) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// The system's own error: walkdir's would repeat the path.

@@ -123,6 +123,6 @@ pub struct ExtentTotals {
 pub struct PendingTotals {
     /// Names.
     pub files: u64,
-    /// Bytes to be read for them: each physical file once, a sample at its true cost.
+    /// Their bytes: a sample counts what it reads; a file with several names counts for each.
     pub bytes: u64,
 }

@@ -15,7 +15,8 @@ impl Nanos {
         Self(i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX))
     }
 
-    fn from_parts(seconds: i64, nanos: i64) -> Self {
+    /// From whole seconds and the nanoseconds of the second begun.
+    pub fn from_parts(seconds: i64, nanos: i64) -> Self {
         Self(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
     }
 
@@ -44,22 +45,47 @@ pub struct Stamp {
 /// How coarse a timestamp may be: FAT keeps two seconds, the coarsest filesystem in use.
 const COARSEST_TIMESTAMP: Duration = Duration::from_secs(2);
 
+/// What the system says of a file or directory, from whichever call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileStat {
+    /// The device of its filesystem.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+    /// True for a regular file.
+    pub is_file: bool,
+    /// Length in bytes.
+    pub size: u64,
+    /// Last modification.
+    pub mtime: Nanos,
+    /// Last change of the inode.
+    pub ctime: Nanos,
+}
+
+impl From<&Metadata> for FileStat {
+    fn from(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            is_file: metadata.is_file(),
+            size: metadata.len(),
+            mtime: Nanos::from_parts(metadata.mtime(), metadata.mtime_nsec()),
+            ctime: Nanos::from_parts(metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
 impl Stamp {
     /// The stamp of a file in a directory on device `directory_device`.
     ///
     /// Where a file reports another device than its directory (overlayfs without `xino` does, for
     /// the layer below), inode numbers of two devices meet in one directory: the device is mixed
     /// into the number, so that two files never pass for one.
-    pub fn of(metadata: &Metadata, directory_device: u64) -> Self {
-        let foreign = metadata.dev() ^ directory_device;
+    pub fn of(stat: &FileStat, directory_device: u64) -> Self {
+        let foreign = stat.device ^ directory_device;
         // Knuth's multiplicative constant (2^64 / golden ratio) spreads the device over all bits.
-        let inode = metadata.ino() ^ foreign.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Self {
-            size: metadata.len(),
-            mtime: Nanos::from_parts(metadata.mtime(), metadata.mtime_nsec()),
-            ctime: Nanos::from_parts(metadata.ctime(), metadata.ctime_nsec()),
-            inode,
-        }
+        let inode = stat.inode ^ foreign.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Self { size: stat.size, mtime: stat.mtime, ctime: stat.ctime, inode }
     }
 
     /// True if a change during `from..to` could leave this very stamp behind, because the file was

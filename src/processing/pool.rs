@@ -10,7 +10,7 @@ use crate::progress::Progress;
 
 /// Jobs that wait for a thread, in batches: enough that no thread is idle while the index is asked
 /// for more, few enough that memory stays flat.
-pub const WAITING_BATCHES: usize = 8;
+pub const WAITING_BATCHES: usize = 128;
 
 /// Jobs in a batch: a thread takes so many in a row, so that the channel costs little a file and
 /// neighbours on the disk are read together.
@@ -35,7 +35,9 @@ pub fn process_all(
             for job in &batch {
                 let Some(of_job) = reader.process(job) else { break };
                 progress.done_files.add(of_job.len() as u64);
-                progress.done_bytes.add(cost(job));
+                // Each name counts, as in the total; what is truly read is counted apart.
+                progress.done_bytes.add(cost(job) * of_job.len() as u64);
+                progress.read_bytes.add(cost(job));
                 done.extend(of_job);
             }
             outcomes.blocking_send(done).ok()
@@ -44,7 +46,7 @@ pub fn process_all(
 }
 
 /// The bytes that are read for a job.
-pub fn cost(job: &Job) -> u64 {
+fn cost(job: &Job) -> u64 {
     let sampled = job.stage == Stage::Size && job.stamp.size > SMALL_FILE;
     if sampled { SAMPLE_BYTES } else { job.stamp.size }
 }

@@ -1,6 +1,6 @@
 //! Reads one file: stat, read, stat.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::cancel::Cancel;
 use crate::model::digest::{Digest, Sample};
 use crate::model::listing::Problem;
 use crate::model::pending::{Finding, Job, Outcome, PendingName, SAMPLE_PIECE, SMALL_FILE, Stage};
-use crate::model::stamp::{Nanos, Stamp};
+use crate::model::stamp::{FileStat, Nanos, Stamp};
 use crate::os;
 
 /// Bytes asked for at once: a small file has to fit in one request, and cached files read little
@@ -74,8 +74,8 @@ impl FileReader {
 
     fn read(&mut self, job: &Job, path: &Path) -> Result<Content, Stop> {
         let file = os::open_to_read(path)?;
-        let before = file.metadata()?;
-        if !before.is_file() {
+        let before = FileStat::from(&file.metadata()?);
+        if !before.is_file {
             return Err(Stop::Failed(Problem::NotRegular));
         }
         let stamp = stamp_as_listed(&before, path, job.stamp);
@@ -86,31 +86,38 @@ impl FileReader {
         let content = if is_large && job.stage == Stage::Size {
             Content::Places(self.sample(&file, stamp.size)?)
         } else {
-            let digest = self.hash(&file)?;
+            let digest = self.hash(&file, stamp.size)?;
             let sample = if is_large { Some(self.sample(&file, stamp.size)?) } else { None };
             Content::Whole(digest, sample)
         };
-        let after = stamp_as_listed(&file.metadata()?, path, job.stamp);
+        let after = stamp_as_listed(&FileStat::from(&file.metadata()?), path, job.stamp);
         if after != stamp {
             return Ok(Content::Changed(after));
         }
         Ok(content)
     }
 
-    /// BLAKE3 of the whole content.
-    fn hash(&mut self, mut file: &File) -> Result<Digest, Stop> {
+    /// BLAKE3 of the whole content of a file of `size` bytes. Nothing is asked for beyond: if the
+    /// file grew, the stat that follows tells.
+    fn hash(&mut self, mut file: &File, size: u64) -> Result<Digest, Stop> {
         let mut hasher = blake3::Hasher::new();
-        loop {
+        let mut remaining = size;
+        while remaining > 0 {
             if self.cancel.is_requested() {
                 return Err(Stop::Cancelled);
             }
             match file.read(&mut self.buffer) {
-                Ok(0) => return Ok(Digest(*hasher.finalize().as_bytes())),
-                Ok(length) => hasher.update(&self.buffer[..length]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // Truncated; the stat that follows tells.
+                Ok(0) => break,
+                Ok(length) => {
+                    hasher.update(&self.buffer[..length]);
+                    remaining = remaining.saturating_sub(length as u64);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
-            };
+            }
         }
+        Ok(Digest(*hasher.finalize().as_bytes()))
     }
 
     /// A hash of the first, the middle and the last bytes of a file larger than a sample.
@@ -137,13 +144,13 @@ impl FileReader {
 
 /// The stamp of an open file, with its inode expressed as in the listing (see [`Stamp::of`]): only
 /// if the plain number differs is the directory's device asked for.
-fn stamp_as_listed(metadata: &Metadata, path: &Path, listed: Stamp) -> Stamp {
-    let plain = Stamp::of(metadata, metadata.dev());
+fn stamp_as_listed(stat: &FileStat, path: &Path, listed: Stamp) -> Stamp {
+    let plain = Stamp::of(stat, stat.device);
     if plain.inode == listed.inode {
         return plain;
     }
     let directory = path.parent().and_then(|parent| std::fs::metadata(parent).ok());
-    directory.map_or(plain, |directory| Stamp::of(metadata, directory.dev()))
+    directory.map_or(plain, |directory| Stamp::of(stat, directory.dev()))
 }
 
 fn finding(content: Content, stamp: Stamp, from: Nanos) -> Finding {
@@ -166,7 +173,8 @@ mod tests {
     use crate::model::pending::FileKey;
 
     fn job(path: &Path, stage: Stage) -> Job {
-        let stamp = Stamp::of(&std::fs::metadata(path).unwrap(), std::fs::metadata(path).unwrap().dev());
+        let stat = FileStat::from(&std::fs::metadata(path).unwrap());
+        let stamp = Stamp::of(&stat, stat.device);
         let key = FileKey { directory: DirectoryId(1), name: b"f".as_slice().into() };
         Job { stamp, names: vec![PendingName { key, path: path.to_path_buf() }], stage }
     }

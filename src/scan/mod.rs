@@ -92,6 +92,17 @@ enum Processing {
     Of(Vec<Extent>),
 }
 
+/// What a run that came to its end leaves to be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pending {
+    /// All was read.
+    Nothing,
+    /// Only some directories were completed.
+    Perhaps,
+    /// Processing was put off.
+    PutOff,
+}
+
 impl Scanner {
     /// Prepares for runs; nothing is written yet.
     pub fn new(
@@ -121,7 +132,7 @@ impl Scanner {
             run.process(if discover_only { Processing::PutOff } else { Processing::Of(extents) }).await
         };
         let result = result.await;
-        run.end(result, discover_only).await
+        run.end(result, if discover_only { Pending::PutOff } else { Pending::Nothing }).await
     }
 
     /// Finishes what was interrupted or put off: below these directories, or everything.
@@ -140,8 +151,8 @@ impl Scanner {
             Ok(())
         };
         let result = result.await;
-        let partly = !directories.is_empty();
-        run.end(result, partly).await
+        let pending = if directories.is_empty() { Pending::Nothing } else { Pending::Perhaps };
+        run.end(result, pending).await
     }
 
     /// Adds and updates files that were named one by one; removes nothing.
@@ -161,7 +172,7 @@ impl Scanner {
             run.process(if discover_only { Processing::PutOff } else { Processing::Of(extents) }).await
         };
         let result = result.await;
-        run.end(result, discover_only).await
+        run.end(result, if discover_only { Pending::PutOff } else { Pending::Nothing }).await
     }
 
     async fn begin(&self) -> Result<Run<'_>, ScanError> {
@@ -172,20 +183,20 @@ impl Scanner {
 
 impl Run<'_> {
     /// Writes how each scan ended, whatever happened; what was done is kept.
-    async fn end(mut self, result: Result<(), ScanError>, partly: bool) -> Result<ScanReport, ScanError> {
+    async fn end(mut self, result: Result<(), ScanError>, pending: Pending) -> Result<ScanReport, ScanError> {
         self.scanner.progress.enter(Phase::Finishing);
         self.report.interrupted = self.scanner.cancel.is_requested();
         if let Err(error) = result {
             // If the index itself failed, this may fail too: the next writer marks the scans.
-            let _ = self.end_scans(Some(&error.to_string()), partly).await;
+            let _ = self.end_scans(Some(&error.to_string()), pending).await;
             return Err(error);
         }
-        self.end_scans(None, partly).await?;
+        self.end_scans(None, pending).await?;
         self.writer.close().await?;
         Ok(self.report)
     }
 
-    async fn end_scans(&mut self, error: Option<&str>, partly: bool) -> Result<(), ScanError> {
+    async fn end_scans(&mut self, error: Option<&str>, pending: Pending) -> Result<(), ScanError> {
         self.writer.commit().await?;
         let mut total = std::mem::take(&mut self.report.counts);
         let processed = total;
@@ -201,7 +212,8 @@ impl Run<'_> {
                 Some(_) => ScanStatus::Failed,
                 None if !scan.discovered => ScanStatus::Interrupted,
                 None if self.report.interrupted => ScanStatus::Interrupted,
-                None if partly && self.has_pending(&scan).await? => ScanStatus::Discovered,
+                None if pending == Pending::PutOff => ScanStatus::Discovered,
+                None if pending == Pending::Perhaps && self.has_pending(&scan).await? => ScanStatus::Discovered,
                 None => ScanStatus::Completed,
             };
             self.writer.end_scan(scan.id, status, &counts, error).await?;

@@ -56,7 +56,7 @@ impl Run<'_> {
         scanner.progress.total_bytes.add(totals.bytes);
         scanner.progress.enter(Phase::Processing);
 
-        let read_before = scanner.progress.done_bytes.get();
+        let read_before = scanner.progress.read_bytes.get();
         let pool = scanner.pool("hash", scanner.workers.read)?;
         let (job_sender, jobs) = mpsc::channel(WAITING_BATCHES);
         let (outcome_sender, outcomes) = mpsc::channel(WAITING_BATCHES);
@@ -70,7 +70,7 @@ impl Run<'_> {
         let mut counts = written?;
         fed?;
         hashed?;
-        counts.bytes_read = scanner.progress.done_bytes.get() - read_before;
+        counts.bytes_read = scanner.progress.read_bytes.get() - read_before;
         self.report.counts += counts;
         Ok(())
     }

@@ -27,6 +27,8 @@ pub(super) struct Bulk {
 
 impl Bulk {
     /// Executes the statement for all rows; returns how many rows of the table it changed.
+    ///
+    /// While the database works on one chunk, the arguments of the next are made.
     pub(super) async fn execute<T>(
         &self,
         connection: &mut SqliteConnection,
@@ -34,10 +36,14 @@ impl Bulk {
         bind: impl Fn(&mut Binder, &T),
     ) -> Result<u64> {
         let mut changed = 0;
-        for chunk in chunks(rows) {
-            let statement = sqlx::query_with(AssertSqlSafe(self.text(chunk.len())), self.bind(chunk, &bind)?);
-            let result = statement.execute(&mut *connection).await;
+        let mut statements = chunks(rows).map(|chunk| Ok((self.text(chunk.len()), self.bind(chunk, &bind)?)));
+        let mut next = statements.next();
+        while let Some(statement) = next {
+            let (text, arguments) = statement?;
+            let executing = sqlx::query_with(AssertSqlSafe(text), arguments).execute(&mut *connection);
+            let (result, following) = tokio::join!(executing, async { statements.next() });
             changed += result.map_err(IndexError::during(self.operation))?.rows_affected();
+            next = following;
         }
         Ok(changed)
     }

@@ -1,5 +1,7 @@
 //! Between Rust's types and SQLite's signed integers and blobs: the one place for it.
 
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
@@ -7,7 +9,6 @@ use crate::index::{IndexError, Result};
 use crate::model::digest::{Digest, Sample};
 use crate::model::path::VolumePath;
 use crate::model::scan::ScanStatus;
-use crate::model::stamp::{Nanos, Stamp};
 
 /// A count or a size as SQLite keeps it. No file is larger than `i64::MAX` bytes; a number beyond
 /// saturates.
@@ -39,24 +40,13 @@ pub(super) fn count(row: &SqliteRow, index: usize) -> Result<u64> {
     Ok(to_count(column(row, index)?))
 }
 
-/// Reads size, mtime, ctime and inode from four columns in this order.
-pub(super) fn stamp(row: &SqliteRow, first: usize) -> Result<Stamp> {
-    Ok(Stamp {
-        size: count(row, first)?,
-        mtime: Nanos(column(row, first + 1)?),
-        ctime: Nanos(column(row, first + 2)?),
-        inode: column::<i64>(row, first + 3)?.cast_unsigned(),
-    })
-}
-
 /// Reads a directory's path.
 pub(super) fn volume_path(row: &SqliteRow, index: usize) -> Result<VolumePath> {
     Ok(VolumePath::new(column(row, index)?))
 }
 
-/// Reads a hash.
-pub(super) fn digest(row: &SqliteRow, index: usize) -> Result<Digest> {
-    let bytes: &[u8] = column(row, index)?;
+/// A hash from its bytes.
+pub(super) fn digest(bytes: &[u8]) -> Result<Digest> {
     let bytes = bytes.try_into().map_err(|_| IndexError::Damaged("a hash is not 32 bytes".to_owned()))?;
     Ok(Digest(bytes))
 }
@@ -71,6 +61,30 @@ pub(super) fn status(row: &SqliteRow, index: usize) -> Result<ScanStatus> {
     let word: &str = column(row, index)?;
     let found = ScanStatus::ALL.into_iter().find(|status| status.as_str() == word);
     found.ok_or_else(|| IndexError::Damaged(format!("unknown scan status {word:?}")))
+}
+
+/// Writes JSON for `json_each`.
+pub(super) fn to_json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| IndexError::Damaged(error.to_string()))
+}
+
+/// Reads JSON that SQLite made.
+pub(super) fn read_json<T: DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| IndexError::Damaged(error.to_string()))
+}
+
+/// Bytes that travel through JSON as SQLite's `hex` writes them.
+pub(super) struct HexBytes(pub(super) Vec<u8>);
+
+impl<'de> Deserialize<'de> for HexBytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let digits = <&str>::deserialize(deserializer)?.as_bytes();
+        let value = |digit: u8| match digit {
+            b'0'..=b'9' => digit - b'0',
+            _ => (digit - b'A' + 10) & 0xf,
+        };
+        Ok(Self(digits.chunks_exact(2).map(|pair| value(pair[0]) << 4 | value(pair[1])).collect()))
+    }
 }
 
 /// The half-open range of bytes that holds every path below a directory, but not itself: `/` is

@@ -4,13 +4,13 @@
 //! found by counting: only if a directory has more rows than names were listed are the names
 //! themselves compared.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sqlx::sqlite::SqliteConnection;
 
 use super::bulk::Bulk;
 use super::catalog::{delete_collected, put_extents};
-use super::convert::{below, column, inode_to_integer, to_count, to_integer, volume_path};
+use super::convert::{below, column, inode_to_integer, to_count, to_integer, to_json, volume_path};
 use super::writer::SqliteWriter;
 use crate::index::{IndexError, Result};
 use crate::model::listing::{Coverage, DirectoryId, Entry, Listing};
@@ -38,8 +38,8 @@ const UPSERT_DIRECTORIES: Bulk = Bulk {
 
 const UPSERT_FILES: Bulk = Bulk {
     operation: "write files",
-    head: "insert into files (directory_id, name, size, mtime_ns, ctime_ns, inode) values ",
-    row: "(?,?,?,?,?,?)",
+    head: "insert into files (directory_id, name, volume_id, size, mtime_ns, ctime_ns, inode) values ",
+    row: "(?,?,?,?,?,?,?)",
     tail: " on conflict (directory_id, name) do update set
         size = excluded.size, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns, inode = excluded.inode,
         sample = null, hash = null, recheck = 0, problem = null
@@ -80,63 +80,68 @@ pub(super) struct OpenDirectory {
     written: u64,
 }
 
+/// A listing whose directory has a row.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    id: DirectoryId,
+    volume: VolumeId,
+    listing: &'a Listing,
+}
+
 pub(super) async fn write_listings(
     writer: &mut SqliteWriter,
     scan: ScanId,
     listings: &[Listing],
 ) -> Result<ScanCounts> {
-    let ids = write_directories(writer, scan, listings).await?;
-    let listings: Vec<(DirectoryId, &Listing)> = ids.into_iter().zip(listings).collect();
-    let is_piece = |(id, listing): &(DirectoryId, &Listing)| {
-        matches!(listing.coverage, Coverage::Piece { .. }) || writer.in_pieces.contains_key(id)
+    let known = write_directories(writer, scan, listings).await?;
+    let is_piece = |known: &Known<'_>| {
+        matches!(known.listing.coverage, Coverage::Piece { .. }) || writer.in_pieces.contains_key(&known.id)
     };
-    let (pieces, whole): (Vec<_>, Vec<_>) = listings.into_iter().partition(is_piece);
+    let (pieces, together): (Vec<_>, Vec<_>) = known.into_iter().partition(is_piece);
 
-    let mut counts = write_together(&mut writer.connection, &whole).await?;
-    for (id, listing) in pieces {
-        counts += write_piece(writer, id, listing).await?;
+    let mut counts = write_together(&mut writer.connection, &together).await?;
+    for piece in pieces {
+        counts += write_piece(writer, piece).await?;
     }
     Ok(counts)
 }
 
 /// Many directories at once.
-async fn write_together(connection: &mut SqliteConnection, listings: &[(DirectoryId, &Listing)]) -> Result<ScanCounts> {
-    let mut ids: Vec<i64> = listings.iter().map(|(id, _)| id.0).collect();
-    ids.sort_unstable();
-    ids.dedup();
+async fn write_together(connection: &mut SqliteConnection, known: &[Known<'_>]) -> Result<ScanCounts> {
+    let ids: HashSet<i64> = known.iter().map(|known| known.id.0).collect();
     let before = count_files(connection, &ids).await?;
-    let written = write_files(connection, listings).await?;
+    let written = write_files(connection, known).await?;
     let added = count_files(connection, &ids).await?.saturating_sub(before);
 
-    let whole = listings.iter().filter(|(_, listing)| listing.coverage == Coverage::Whole);
-    let listed: HashMap<i64, usize> = whole.clone().map(|(id, listing)| (id.0, listing.entries.len())).collect();
+    let whole = known.iter().filter(|known| known.listing.coverage == Coverage::Whole);
+    let listed: HashMap<i64, usize> =
+        whole.clone().map(|known| (known.id.0, known.listing.entries.len())).collect();
     let mut removed = 0;
     for miscounted in miscounted(connection, &listed).await? {
-        let Some(listing) = whole.clone().find(|(id, _)| *id == miscounted) else { continue };
-        note_listed(connection, std::slice::from_ref(listing)).await?;
+        let Some(known) = whole.clone().find(|known| known.id == miscounted) else { continue };
+        note_listed(connection, std::slice::from_ref(known)).await?;
         removed += remove_unlisted(connection, miscounted).await?;
     }
     Ok(ScanCounts { added, updated: written.saturating_sub(added), removed, ..ScanCounts::default() })
 }
 
 /// One piece of a large directory: its names are noted, and compared when the last has come.
-async fn write_piece(writer: &mut SqliteWriter, id: DirectoryId, listing: &Listing) -> Result<ScanCounts> {
+async fn write_piece(writer: &mut SqliteWriter, piece: Known<'_>) -> Result<ScanCounts> {
     let connection = &mut writer.connection;
-    let first = matches!(listing.coverage, Coverage::Piece { first: true, .. });
-    if first {
+    let Known { id, listing, .. } = piece;
+    if matches!(listing.coverage, Coverage::Piece { first: true, .. }) {
         forget_listed(connection, id).await?;
-        let before = count_files(connection, &[id.0]).await?;
+        let before = count_files(connection, &HashSet::from([id.0])).await?;
         writer.in_pieces.insert(id, OpenDirectory { before, written: 0 });
     }
-    let piece = [(id, listing)];
-    let written = write_files(connection, &piece).await?;
-    note_listed(connection, &piece).await?;
+    let written = write_files(connection, &[piece]).await?;
+    note_listed(connection, &[piece]).await?;
     let Some(open) = writer.in_pieces.get_mut(&id) else { return Ok(ScanCounts::default()) };
     open.written += written;
     if matches!(listing.coverage, Coverage::Piece { last: false, .. }) {
         return Ok(ScanCounts::default());
     }
-    let added = count_files(connection, &[id.0]).await?.saturating_sub(open.before);
+    let added = count_files(connection, &HashSet::from([id.0])).await?.saturating_sub(open.before);
     let updated = open.written.saturating_sub(added);
     writer.in_pieces.remove(&id);
     let complete = matches!(listing.coverage, Coverage::Piece { last: true, .. });
@@ -145,8 +150,12 @@ async fn write_piece(writer: &mut SqliteWriter, id: DirectoryId, listing: &Listi
     Ok(ScanCounts { added, updated, removed, ..ScanCounts::default() })
 }
 
-/// Writes the directories and returns their ids, in the order of the listings.
-async fn write_directories(writer: &mut SqliteWriter, scan: ScanId, listings: &[Listing]) -> Result<Vec<DirectoryId>> {
+/// Writes the directories and returns the listings with their ids, in the same order.
+async fn write_directories<'a>(
+    writer: &mut SqliteWriter,
+    scan: ScanId,
+    listings: &'a [Listing],
+) -> Result<Vec<Known<'a>>> {
     let mut rows: Vec<(VolumeId, &Listing)> = Vec::with_capacity(listings.len());
     for listing in listings {
         let volume = writer.volumes.get(&listing.volume.identity);
@@ -167,30 +176,32 @@ async fn write_directories(writer: &mut SqliteWriter, scan: ScanId, listings: &[
     for row in &returned {
         ids.insert((VolumeId(column(row, 1)?), volume_path(row, 2)?), DirectoryId(column(row, 0)?));
     }
-    let id_of = |(volume, listing): &(VolumeId, &Listing)| {
-        let id = ids.get(&(*volume, listing.directory.clone())).copied();
-        id.ok_or_else(|| IndexError::Damaged("a directory got no id".to_owned()))
+    let known = |(volume, listing): (VolumeId, &'a Listing)| {
+        let id = ids.get(&(volume, listing.directory.clone())).copied();
+        let id = id.ok_or_else(|| IndexError::Damaged("a directory got no id".to_owned()))?;
+        Ok(Known { id, volume, listing })
     };
-    rows.iter().map(id_of).collect()
+    rows.into_iter().map(known).collect()
 }
 
 /// Inserts new files and updates changed ones; returns how many.
-async fn write_files(connection: &mut SqliteConnection, listings: &[(DirectoryId, &Listing)]) -> Result<u64> {
+async fn write_files(connection: &mut SqliteConnection, known: &[Known<'_>]) -> Result<u64> {
+    let rows = entries(known);
     UPSERT_FILES
-        .execute(connection, &entries(listings), |binder, (directory, entry)| {
+        .execute(connection, &rows, |binder, (known, entry)| {
             let stamp = entry.stamp;
-            binder.push(directory.0).push(&*entry.name).push(to_integer(stamp.size));
+            binder.push(known.id.0).push(&*entry.name).push(known.volume.0).push(to_integer(stamp.size));
             binder.push(stamp.mtime.0).push(stamp.ctime.0).push(inode_to_integer(stamp.inode));
         })
         .await
 }
 
-fn entries<'a>(listings: &[(DirectoryId, &'a Listing)]) -> Vec<(DirectoryId, &'a Entry)> {
-    listings.iter().flat_map(|(id, listing)| listing.entries.iter().map(|entry| (*id, entry))).collect()
+fn entries<'a, 'k>(known: &'k [Known<'a>]) -> Vec<(&'k Known<'a>, &'a Entry)> {
+    known.iter().flat_map(|known| known.listing.entries.iter().map(move |entry| (known, entry))).collect()
 }
 
-async fn count_files(connection: &mut SqliteConnection, directories: &[i64]) -> Result<u64> {
-    let ids = serde_json::to_string(directories).map_err(|error| IndexError::Damaged(error.to_string()))?;
+async fn count_files(connection: &mut SqliteConnection, directories: &HashSet<i64>) -> Result<u64> {
+    let ids = to_json(directories)?;
     let count: i64 = sqlx::query_scalar(COUNT_FILES)
         .bind(ids)
         .fetch_one(connection)
@@ -200,7 +211,7 @@ async fn count_files(connection: &mut SqliteConnection, directories: &[i64]) -> 
 }
 
 async fn miscounted(connection: &mut SqliteConnection, listed: &HashMap<i64, usize>) -> Result<Vec<DirectoryId>> {
-    let listed = serde_json::to_string(listed).map_err(|error| IndexError::Damaged(error.to_string()))?;
+    let listed = to_json(listed)?;
     let found: Vec<i64> = sqlx::query_scalar(MISCOUNTED)
         .bind(listed)
         .fetch_all(connection)
@@ -209,10 +220,10 @@ async fn miscounted(connection: &mut SqliteConnection, listed: &HashMap<i64, usi
     Ok(found.into_iter().map(DirectoryId).collect())
 }
 
-async fn note_listed(connection: &mut SqliteConnection, listings: &[(DirectoryId, &Listing)]) -> Result<()> {
-    let entries = entries(listings);
-    let noted = NOTE_LISTED.execute(connection, &entries, |binder, (directory, entry)| {
-        binder.push(directory.0).push(&*entry.name);
+async fn note_listed(connection: &mut SqliteConnection, known: &[Known<'_>]) -> Result<()> {
+    let rows = entries(known);
+    let noted = NOTE_LISTED.execute(connection, &rows, |binder, (known, entry)| {
+        binder.push(known.id.0).push(&*entry.name);
     });
     noted.await.map(drop)
 }

@@ -37,9 +37,9 @@ static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 /// [`WriteLock`]; this covers the moments in which SQLite itself tidies up.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Page cache of a connection in KiB (negative, as the pragma wants it): flat, whatever the index
+/// Page cache of a connection in KiB (negative, as the pragma wants it), and what a sort may use: flat, whatever the index
 /// holds.
-const CACHE_KIB: &str = "-16384";
+const CACHE_KIB: &str = "-8192";
 
 /// Pages of write-ahead log before a commit moves them into the file: 16 MiB, so that a commit a
 /// second seldom pays for it.
@@ -194,11 +194,11 @@ impl Index for SqliteIndex {
     }
 
     async fn summary(&self, filter: &ReportFilter) -> Result<Summary> {
-        summary::select_groups(&mut self.snapshot().await?, filter).await
+        summary::select_groups(&mut self.snapshot().await?, &mut self.snapshot().await?, filter).await
     }
 
     async fn report(&self, filter: &ReportFilter, mounts: &MountMap) -> Result<Box<dyn ReportReader>> {
-        let reader = report::SqliteReport::select(self.snapshot().await?, filter, mounts).await?;
+        let reader = report::SqliteReport::select(self.snapshot().await?, self.snapshot().await?, filter, mounts).await?;
         Ok(Box::new(reader))
     }
 

@@ -8,13 +8,15 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
 use async_trait::async_trait;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use serde::Deserialize;
+use sqlx::sqlite::SqliteConnection;
 
-use super::convert::{column, count, digest, stamp, to_integer, volume_path};
+use super::convert::{HexBytes, column, digest, read_json, to_integer};
 use super::summary::select_groups;
 use crate::index::{IndexError, ReportReader, Result};
 use crate::model::group::{Group, Member, ReportFilter, ReportItem, SortBy, Summary};
-use crate::model::path::to_path;
+use crate::model::path::{VolumePath, to_path};
+use crate::model::stamp::{Nanos, Stamp};
 use crate::model::volume::{MountMap, VolumeId};
 
 /// Rows fetched at once.
@@ -56,7 +58,7 @@ const SELECT_MEMBERS: &str = "
     insert into temp.members (group_id, volume_id, directory, name, size, mtime_ns, ctime_ns, inode)
     select group_id, volume_id, path, name, size, mtime_ns, ctime_ns, inode from (
         select r.rank, g.id group_id, d.volume_id, d.path, f.name, f.size, f.mtime_ns, f.ctime_ns, f.inode,
-               min(d.path || '/' || f.name) over (partition by g.id, d.volume_id, f.inode) first_name
+               min(d.path || '/' || f.name) over (partition by g.id, f.volume_id, f.inode) first_name
         from files f
         cross join temp.groups g on g.hash = f.hash and g.size = f.size
         join temp.ranking r on r.group_id = g.id
@@ -64,11 +66,16 @@ const SELECT_MEMBERS: &str = "
         where ?1 or f.directory_id in (select directory_id from temp.scope))
     order by rank, first_name, volume_id, inode, path || '/' || name";
 
+/// A window as one JSON text, see the one of pending files.
 const NEXT: &str = "
-    select m.group_id, m.volume_id, m.directory, m.name, m.size, m.mtime_ns, m.ctime_ns, m.inode, g.hash, g.files
-    from temp.members m join temp.groups g on g.id = m.group_id
-    where m.id > ?1 and m.id <= ?2
-    order by m.id";
+    select json_group_array(json_array(
+        group_id, volume_id, hex(directory), hex(name), size, mtime_ns, ctime_ns, inode, hex(hash), files))
+    from (select m.*, g.hash, g.files from temp.members m join temp.groups g on g.id = m.group_id
+          where m.id > ?1 and m.id <= ?2 order by m.id)";
+
+/// An element of a window.
+#[derive(Deserialize)]
+struct Row(i64, i64, HexBytes, HexBytes, u64, i64, i64, i64, HexBytes, u64);
 
 /// Reads a report.
 pub(super) struct SqliteReport {
@@ -78,17 +85,19 @@ pub(super) struct SqliteReport {
     position: i64,
     last: i64,
     /// Group, volume and inode of the last row.
-    previous: Option<(i64, VolumeId, u64)>,
+    previous: Option<(i64, i64, i64)>,
 }
 
 impl SqliteReport {
     pub(super) async fn select(
         mut connection: SqliteConnection,
+        mut helper: SqliteConnection,
         filter: &ReportFilter,
         mounts: &MountMap,
     ) -> Result<Self> {
         let failed = || IndexError::during("collect the report");
-        let summary = select_groups(&mut connection, filter).await?;
+        let summary = select_groups(&mut connection, &mut helper, filter).await?;
+        drop(helper);
         let everywhere = filter.under.is_none();
         // SQLite reads a negative limit as none.
         let limit = filter.limit.map_or(-1, to_integer);
@@ -113,22 +122,19 @@ impl SqliteReport {
         Ok(Self { connection, mounts: mounts.clone(), summary, position: 0, last: to_integer(last), previous: None })
     }
 
-    fn take(&mut self, row: &SqliteRow, items: &mut Vec<ReportItem>) -> Result<()> {
-        let group: i64 = column(row, 0)?;
-        let volume = VolumeId(column(row, 1)?);
-        let directory = volume_path(row, 2)?;
-        let stamp = stamp(row, 4)?;
+    fn take(&mut self, row: Row, items: &mut Vec<ReportItem>) -> Result<()> {
+        let Row(group, volume, directory, name, size, mtime, ctime, inode, hash, files) = row;
+        let stamp = Stamp { size, mtime: Nanos(mtime), ctime: Nanos(ctime), inode: inode.cast_unsigned() };
         if self.previous.is_none_or(|(previous, ..)| previous != group) {
-            let files = count(row, 9)?;
-            items.push(ReportItem::Group(Group { size: stamp.size, digest: digest(row, 8)?, files }));
+            items.push(ReportItem::Group(Group { size, digest: digest(&hash.0)?, files }));
         }
-        let physical = (group, volume, stamp.inode);
+        let physical = (group, volume, inode);
         let first_name = self.previous != Some(physical);
         self.previous = Some(physical);
         // A volume that this host has not mounted yet is shown by its own paths.
-        let known = self.mounts.absolute(volume, &directory);
-        let mut path = known.unwrap_or_else(|| to_path(directory.as_bytes()));
-        path.push(OsStr::from_bytes(column(row, 3)?));
+        let known = self.mounts.absolute(VolumeId(volume), &VolumePath::new(&directory.0));
+        let mut path = known.unwrap_or_else(|| to_path(&directory.0));
+        path.push(OsStr::from_bytes(&name.0));
         items.push(ReportItem::Member(Member { first_name, path, stamp }));
         Ok(())
     }
@@ -144,9 +150,10 @@ impl ReportReader for SqliteReport {
         let mut items = Vec::new();
         if self.position < self.last {
             let until = self.position + WINDOW;
-            let rows = sqlx::query(NEXT).bind(self.position).bind(until).fetch_all(&mut self.connection).await;
-            for row in rows.map_err(IndexError::during("read the report"))? {
-                self.take(&row, &mut items)?;
+            let window = sqlx::query(NEXT).bind(self.position).bind(until).fetch_one(&mut self.connection).await;
+            let window = window.map_err(IndexError::during("read the report"))?;
+            for row in read_json::<Vec<Row>>(column(&window, 0)?)? {
+                self.take(row, &mut items)?;
             }
             self.position = until;
         }

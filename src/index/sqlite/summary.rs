@@ -16,15 +16,18 @@ use crate::model::volume::{Extent, MountMap, VolumeId};
 const CREATE_GROUPS: &str = "
     create temp table groups (id integer primary key, size integer, hash blob, files integer)";
 
-/// ?1: the smallest size; ?2: 1 for all directories, 0 for those in the scope.
+/// ?1: the smallest size; ?2: 1 for all directories, 0 for those in the scope. ?3: the number
+/// of volumes; an inode alone is a physical file if there is but one.
 const SELECT_GROUPS: &str = "
     insert into temp.groups (size, hash, files)
-    select size, hash, count(*) from (
-        select f.size, f.hash from files f join directories d on d.id = f.directory_id
-        where f.hash is not null and f.size >= ?1
-          and (?2 or f.directory_id in (select directory_id from temp.scope))
-        group by f.size, f.hash, d.volume_id, f.inode)
-    group by size, hash having count(*) > 1";
+    select size, hash, files from (
+        select size, hash,
+               count(distinct case ?3 when 1 then inode else volume_id || ' ' || inode end) files
+        from files
+        where hash is not null and size >= ?1
+          and (?2 or directory_id in (select directory_id from temp.scope))
+        group by hash, size having count(*) > 1)
+    where files > 1";
 
 const GROUP_FIGURES: &str = "
     select count(*), coalesce(sum(files - 1), 0), coalesce(sum(size * (files - 1)), 0) from temp.groups";
@@ -37,55 +40,72 @@ const DIRECTORY_PROBLEMS: &str = "
     select count(d.problem) from directories d
     where d.problem is not null and (?1 or d.id in (select directory_id from temp.scope))";
 
+/// Only the sizes of files without hash are compared: few, once most is done.
 /// What a next run would read, but for what it could not read before.
 const PENDING_FIGURES: &str = "
-    with by_size (size) as materialized (
-        select f.size from files f join directories d on d.id = f.directory_id
-        group by f.size
-        having min(f.inode) <> max(f.inode) or min(d.volume_id) <> max(d.volume_id)),
+    with null_size (size) as materialized (
+        select distinct size from files where hash is null and sample is null),
+    by_size (size) as materialized (
+        select size from files where size in (select size from null_size)
+        group by size
+        having min(inode) <> max(inode) or min(volume_id) <> max(volume_id)),
     by_sample (size, sample) as materialized (
-        select f.size, f.sample from files f join directories d on d.id = f.directory_id
-        where f.sample is not null
-        group by f.size, f.sample
-        having min(f.inode) <> max(f.inode) or min(d.volume_id) <> max(d.volume_id))
-    select count(*), coalesce(sum(f.size), 0) from files f
-    where f.hash is null and f.problem is null
-      and (?1 or f.directory_id in (select directory_id from temp.scope))
-      and (f.directory_id in (select directory_id from temp.hashed_wholly)
-           or case when f.sample is null then f.size in (select size from by_size)
-                   else (f.size, f.sample) in (select size, sample from by_sample) end)";
+        select size, sample from files where sample is not null
+        group by size, sample
+        having min(inode) <> max(inode) or min(volume_id) <> max(volume_id))
+    select count(*), coalesce(sum(size), 0) from files
+    where hash is null and problem is null
+      and (?1 or directory_id in (select directory_id from temp.scope))
+      and (directory_id in (select directory_id from temp.hashed_wholly)
+           or case when sample is null then size in (select size from by_size)
+                   else (size, sample) in (select size, sample from by_sample) end)";
 
-/// Fills `temp.groups` with the groups of a filter, in no certain order, and returns the figures.
-pub(super) async fn select_groups(connection: &mut SqliteConnection, filter: &ReportFilter) -> Result<Summary> {
+/// The figures of a filter; leaves its groups in `temp.groups` of the first connection, in no certain
+/// order. Two connections share the work: the sorts take as long as everything else together.
+pub(super) async fn select_groups(
+    first: &mut SqliteConnection,
+    second: &mut SqliteConnection,
+    filter: &ReportFilter,
+) -> Result<Summary> {
+    let (groups, files) = tokio::join!(find_groups(first, filter), count_all(second, filter));
+    let ((groups, redundant_files, reclaimable_bytes), counted) = (groups?, files?);
+    Ok(Summary { groups, redundant_files, reclaimable_bytes, ..counted })
+}
+
+async fn find_groups(connection: &mut SqliteConnection, filter: &ReportFilter) -> Result<(u64, u64, u64)> {
     let failed = || IndexError::during("find the groups");
-    mark_hashed_wholly(connection).await?;
     scope::fill(connection, filter.under.as_deref().unwrap_or_default()).await?;
-    let everywhere = filter.under.is_none();
+    let volumes = sqlx::query_scalar("select count(*) from volumes").fetch_one(&mut *connection).await;
+    let volumes: i64 = volumes.map_err(failed())?;
     sqlx::query(CREATE_GROUPS).execute(&mut *connection).await.map_err(failed())?;
     sqlx::query(SELECT_GROUPS)
         .bind(to_integer(filter.min_size))
-        .bind(everywhere)
+        .bind(filter.under.is_none())
+        .bind(volumes)
         .execute(&mut *connection)
         .await
         .map_err(failed())?;
+    let figures = sqlx::query(GROUP_FIGURES).fetch_one(connection).await.map_err(failed())?;
+    Ok((count(&figures, 0)?, count(&figures, 1)?, count(&figures, 2)?))
+}
 
-    let groups = sqlx::query(GROUP_FIGURES).fetch_one(&mut *connection).await.map_err(failed())?;
+/// All figures but those of groups.
+async fn count_all(connection: &mut SqliteConnection, filter: &ReportFilter) -> Result<Summary> {
+    let failed = || IndexError::during("count files");
+    mark_hashed_wholly(connection).await?;
+    scope::fill(connection, filter.under.as_deref().unwrap_or_default()).await?;
+    let everywhere = filter.under.is_none();
     let files = sqlx::query(FILE_FIGURES).bind(everywhere).fetch_one(&mut *connection).await.map_err(failed())?;
-    let directories: i64 = sqlx::query_scalar(DIRECTORY_PROBLEMS)
-        .bind(everywhere)
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(failed())?;
+    let directories = sqlx::query_scalar(DIRECTORY_PROBLEMS).bind(everywhere).fetch_one(&mut *connection).await;
+    let directories: i64 = directories.map_err(failed())?;
     let pending = sqlx::query(PENDING_FIGURES).bind(everywhere).fetch_one(connection).await.map_err(failed())?;
     Ok(Summary {
         files: count(&files, 0)?,
         bytes: count(&files, 1)?,
-        groups: count(&groups, 0)?,
-        redundant_files: count(&groups, 1)?,
-        reclaimable_bytes: count(&groups, 2)?,
+        problems: count(&files, 2)? + to_count(directories),
         pending_files: count(&pending, 0)?,
         pending_bytes: count(&pending, 1)?,
-        problems: count(&files, 2)? + to_count(directories),
+        ..Summary::default()
     })
 }
 
