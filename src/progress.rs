@@ -1,6 +1,6 @@
 //! Figures of the run at this moment, counted by the workers and read by whoever shows them.
 
-use std::sync::atomic::{AtomicU64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// What the run is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

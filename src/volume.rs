@@ -121,10 +121,9 @@ impl Volumes {
         if network.iter().any(|name| kind.starts_with(name)) {
             return VolumeIdentity(format!("{kind}:{source}").into());
         }
-        if kind.starts_with("ext") || kind == "btrfs" {
-            if let Ok(number) = os::filesystem_number(inside) {
-                return VolumeIdentity(format!("{kind}:{number:016x}").into());
-            }
+        let derives_from_uuid = kind.starts_with("ext") || kind == "btrfs";
+        if let (true, Ok(number)) = (derives_from_uuid, os::filesystem_number(inside)) {
+            return VolumeIdentity(format!("{kind}:{number:016x}").into());
         }
         let block_device = std::fs::metadata(to_path(&line.source)).map(|metadata| metadata.rdev());
         if let Some(uuid) = block_device.ok().and_then(|device| self.uuids.get(&device)) {
@@ -150,8 +149,7 @@ impl Volumes {
 }
 
 fn climb(absolute: &Path, device: u64) -> MountPoint {
-    let same_device =
-        |path: &&Path| std::fs::metadata(path).is_ok_and(|metadata| metadata.dev() == device);
+    let same_device = |path: &&Path| std::fs::metadata(path).is_ok_and(|metadata| metadata.dev() == device);
     let at = absolute.ancestors().take_while(same_device).last().unwrap_or(absolute);
     MountPoint {
         root: b"/".to_vec(),
@@ -178,21 +176,11 @@ mod tests {
     use super::*;
 
     fn mount(root: &str, at: &str, kind: &str, source: &str) -> MountPoint {
-        MountPoint {
-            root: root.into(),
-            at: at.into(),
-            kind: kind.into(),
-            source: source.into(),
-        }
+        MountPoint { root: root.into(), at: at.into(), kind: kind.into(), source: source.into() }
     }
 
     fn volumes(table: Vec<MountPoint>) -> Volumes {
-        Volumes {
-            host: "nas".into(),
-            table,
-            uuids: HashMap::new(),
-            known: Mutex::default(),
-        }
+        Volumes { host: "nas".into(), table, uuids: HashMap::new(), known: Mutex::default() }
     }
 
     #[test]

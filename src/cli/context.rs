@@ -54,7 +54,8 @@ impl Context {
 
     /// Resolves the settings, with what a command has flags of its own for.
     pub(super) fn settings(&self, own: Flags) -> Result<Settings, Failure> {
-        let flags = Flags { config: self.flags.config.clone(), db_url: self.flags.db_url.clone(), ..own };
+        let Flags { threads, io_threads, batch_size, .. } = own;
+        let flags = Flags { threads, io_threads, batch_size, ..self.flags.clone() };
         let settings = Settings::resolve(&flags, &environment()?)?;
         if self.verbose {
             self.say(&format!("index: {}", settings.database));
@@ -78,7 +79,8 @@ impl Context {
         }
         let style = self.message_style;
         let tell = move |holder: &str| {
-            let message = style.warning(&format!("waiting for {holder}, which writes to the index (--no-wait gives up)"));
+            let message = style
+                .warning(&format!("waiting for {holder}, which writes to the index (--no-wait gives up)"));
             let _ = writeln!(io::stderr(), "dupfind: {message}");
         };
         OnBusy::Wait { cancel: self.cancel.clone(), tell: Arc::new(tell) }
@@ -116,7 +118,9 @@ fn environment() -> Result<Environment, Failure> {
         std::env::current_dir().map_err(|error| Failure::Usage(format!("current directory: {error}")))?;
     let base = etcetera::choose_base_strategy().ok();
     Ok(Environment {
-        variables: std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect(),
+        variables: std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+            .collect(),
         current_directory,
         config_directory: base.as_ref().map(|base| base.config_dir().join("dupfind")),
         data_directory: base.as_ref().map(|base| base.data_dir().join("dupfind")),

@@ -52,7 +52,7 @@ struct Global {
     /// Read settings from this file [default: ./config.json, then ~/.config/dupfind/config.json]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     config: Option<PathBuf>,
-    /// Use this index: sqlite://PATH or postgres://USER@HOST/DATABASE
+    /// Use this index: `sqlite://PATH` or `postgres://USER@HOST/DATABASE`
     #[arg(long, global = true, value_name = "URL", help_heading = "Global options")]
     db_url: Option<String>,
     /// If another dupfind writes to the index, give up instead of waiting for it
@@ -105,7 +105,7 @@ pub fn run() -> ExitCode {
         Ok(runtime) => runtime.block_on(dispatch(cli.command, &context)),
         Err(error) => Err(Failure::Usage(format!("start: {error}"))),
     };
-    exit::of_result(result, &context).into()
+    exit::of_result(result, &context)
 }
 
 async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> {

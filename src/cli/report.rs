@@ -207,9 +207,11 @@ impl PendingFile {
         if path.is_dir() {
             return Err(failed(io::ErrorKind::IsADirectory.into()));
         }
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-        let temporary = tempfile::Builder::new().permissions(permissions).tempfile_in(directory).map_err(failed)?;
+        let temporary =
+            tempfile::Builder::new().permissions(permissions).tempfile_in(directory).map_err(failed)?;
         let writer = BufWriter::with_capacity(64 * 1024, temporary.reopen().map_err(failed)?);
         Ok((Self { path: path.to_path_buf(), temporary }, writer))
     }

@@ -43,7 +43,11 @@ pub(super) async fn run(args: RootsArgs, context: &Context) -> Result<Exit, Fail
     let roots = index.roots().await?;
     let mut output = io::stdout().lock();
     if args.json {
-        writeln!(output, "{}", json!({ "version": 1, "roots": roots.iter().map(root_json).collect::<Vec<_>>() }))?;
+        writeln!(
+            output,
+            "{}",
+            json!({ "version": 1, "roots": roots.iter().map(root_json).collect::<Vec<_>>() })
+        )?;
         return Ok(Exit::Done);
     }
     if roots.is_empty() {
@@ -55,7 +59,11 @@ pub(super) async fn run(args: RootsArgs, context: &Context) -> Result<Exit, Fail
     Ok(Exit::Done)
 }
 
-async fn remove(index: &dyn crate::index::Index, directory: &Path, context: &Context) -> Result<Exit, Failure> {
+async fn remove(
+    index: &dyn crate::index::Index,
+    directory: &Path,
+    context: &Context,
+) -> Result<Exit, Failure> {
     let resolved = std::fs::canonicalize(directory).or_else(|_| std::path::absolute(directory))?;
     let mut writer = index.writer().await?;
     let roots = index.roots().await?;

@@ -30,7 +30,7 @@ use crate::scan::{RootRequest, ScanError, ScanReport, Scanner, check_root};
 ///
 /// Examples:
 ///   dupfind scan ~/Photos
-///   dupfind scan --min-size 1MiB --exclude node_modules --exclude '*.iso' /srv
+///   dupfind scan --min-size 1MiB --exclude '*.iso' --exclude cache/ /srv
 ///   find . -name '*.raw' -print0 | dupfind scan --files-from - --null
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
@@ -75,7 +75,7 @@ struct ScanOptions {
     /// Include names that begin with a dot
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     hidden: Option<bool>,
-    /// Include also what is ignored by default: names with a leading dot, *~ *.tmp *.temp .DS_Store Thumbs.db
+    /// Include also what is ignored by default: names with a leading dot, `*~` `*.tmp` `*.temp` `.DS_Store` `Thumbs.db`
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     no_default_ignores: Option<bool>,
     /// Stay on the filesystem of DIR
@@ -180,16 +180,29 @@ pub(super) struct StartedRun {
 }
 
 impl StartedRun {
-    pub(super) fn new(settings: &Settings, index: Arc<dyn Index>, context: &Context) -> Result<Self, Failure> {
+    pub(super) fn new(
+        settings: &Settings,
+        index: Arc<dyn Index>,
+        context: &Context,
+    ) -> Result<Self, Failure> {
         let progress = Arc::new(Progress::default());
         let display = ProgressDisplay::start(&progress, context);
-        let scanner =
-            Scanner::new(Arc::clone(&index), settings.workers, context.cancel.clone(), Arc::clone(&progress))?;
+        let scanner = Scanner::new(
+            Arc::clone(&index),
+            settings.workers,
+            context.cancel.clone(),
+            Arc::clone(&progress),
+        )?;
         Ok(Self { scanner, index, display, progress, began: Instant::now() })
     }
 
     /// Says how it went, and decides the exit code.
-    pub(super) async fn finish(self, report: &ScanReport, json: bool, context: &Context) -> Result<Exit, Failure> {
+    pub(super) async fn finish(
+        self,
+        report: &ScanReport,
+        json: bool,
+        context: &Context,
+    ) -> Result<Exit, Failure> {
         let elapsed = self.began.elapsed();
         drop(self.display);
         for root in &report.skipped_roots {
@@ -199,7 +212,8 @@ impl StartedRun {
             context.warn(&format!("{}: {}", escape_path(&name.path), name.problem));
         }
         if context.verbose {
-            let passed_over = plural(self.progress.passed_over.get(), "link or special file", "links and special files");
+            let passed_over =
+                plural(self.progress.passed_over.get(), "link or special file", "links and special files");
             context.say(&format!("{passed_over} passed over"));
         }
         if json {
@@ -251,15 +265,17 @@ fn outcome_text(report: &ScanReport, summary: &Summary, elapsed: Duration, conte
         let problems = plural(counts.problems, "problem", "problems");
         lines.push(context.style.warning(&format!("{problems}: 'dupfind status --problems' lists them")));
     }
-    lines.push(context.style.dim("'dupfind report' lists them, 'dupfind report --html FILE' shows them in a browser"));
+    lines.push(
+        context
+            .style
+            .dim("'dupfind report' lists them, 'dupfind report --html FILE' shows them in a browser"),
+    );
     lines.join("\n") + "\n"
 }
 
 fn outcome_json(report: &ScanReport, summary: &Summary, elapsed: Duration) -> serde_json::Value {
     let counts = &report.counts;
-    let skipped = |row: &crate::model::group::ProblemRow| {
-        json!({ "path": row.path.to_string_lossy(), "problem": row.problem })
-    };
+    let skipped = |row: &crate::model::group::ProblemRow| json!({ "path": row.path.to_string_lossy(), "problem": row.problem });
     json!({
         "version": 1,
         "status": if report.interrupted { "interrupted" } else { "completed" },
@@ -291,7 +307,8 @@ fn open_names(path: &Path) -> Result<Box<dyn BufRead + Send>, Failure> {
 
 /// A size as people write it.
 pub(super) fn parse_size(text: &str) -> Result<u64, String> {
-    let size: ByteSize = text.parse().map_err(|_| "expected a size such as 4096, 10K or 1.5GiB".to_owned())?;
+    let size: ByteSize =
+        text.parse().map_err(|_| "expected a size such as 4096, 10K or 1.5GiB".to_owned())?;
     Ok(size.as_u64())
 }
 

@@ -95,9 +95,15 @@ pub(super) enum DatabaseSection {
 
 impl DatabaseSection {
     /// A relative path is below `directory`, the one of the file.
-    pub(super) fn into_database(self, environment: &Environment, directory: &Path) -> Result<Database, ConfigError> {
+    pub(super) fn into_database(
+        self,
+        environment: &Environment,
+        directory: &Path,
+    ) -> Result<Database, ConfigError> {
         match self {
-            Self::Sqlite { path: Some(path) } => Ok(Database::Sqlite { path: environment.expand(&path, directory) }),
+            Self::Sqlite { path: Some(path) } => {
+                Ok(Database::Sqlite { path: environment.expand(&path, directory) })
+            }
             Self::Sqlite { path: None } => Database::default_in(environment),
             Self::Postgresql(parts) => Ok(Database::Postgres(PostgresSettings::Parts(parts))),
         }

@@ -52,7 +52,9 @@ pub enum ConfigError {
         reason: &'static str,
     },
     /// There is no home directory to keep the index in.
-    #[error("no home directory to keep the index in: set HOME or XDG_DATA_HOME, or name an index with --db-url")]
+    #[error(
+        "no home directory to keep the index in: set HOME or XDG_DATA_HOME, or name an index with --db-url"
+    )]
     NoDataDirectory,
 }
 
@@ -115,7 +117,10 @@ impl ScanSection {
 
 fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected a size: a number of bytes, or text such as \"10K\" or \"1.5GiB\"")]
+    #[serde(
+        untagged,
+        expecting = "expected a size: a number of bytes, or text such as \"10K\" or \"1.5GiB\""
+    )]
     enum Size {
         Bytes(u64),
         Text(String),
@@ -125,7 +130,9 @@ fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Er
         Some(Size::Bytes(bytes)) => Ok(Some(bytes)),
         Some(Size::Text(text)) => match text.parse::<ByteSize>() {
             Ok(size) => Ok(Some(size.as_u64())),
-            Err(_) => Err(serde::de::Error::custom(format!("{text:?} is no size such as \"10K\" or \"1.5GiB\""))),
+            Err(_) => {
+                Err(serde::de::Error::custom(format!("{text:?} is no size such as \"10K\" or \"1.5GiB\"")))
+            }
         },
     }
 }
@@ -140,7 +147,10 @@ fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>,
 
 /// The first file there is: `--config`, `DUPFIND_CONFIG`, `./config.json`, the XDG config directory.
 /// One that was named has to be there. With the directory it lies in.
-pub(super) fn find(flags: &Flags, environment: &Environment) -> Result<Option<(ConfigFile, PathBuf)>, ConfigError> {
+pub(super) fn find(
+    flags: &Flags,
+    environment: &Environment,
+) -> Result<Option<(ConfigFile, PathBuf)>, ConfigError> {
     if let Some(named) = flags.config.clone().or_else(|| environment.path("DUPFIND_CONFIG")) {
         return read(named).map(Some);
     }

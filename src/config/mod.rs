@@ -164,10 +164,15 @@ mod tests {
         assert_eq!(sqlite_path(&settings), Path::new("/tmp/env.db"));
         assert_eq!(settings.workers.walk, 5);
 
-        let flags = Flags { db_url: Some("sqlite:///tmp/flag.db".into()), threads: Some(1), ..Flags::default() };
+        let flags =
+            Flags { db_url: Some("sqlite:///tmp/flag.db".into()), threads: Some(1), ..Flags::default() };
         let settings = Settings::resolve(&flags, &environment).unwrap();
         assert_eq!(sqlite_path(&settings), Path::new("/tmp/flag.db"));
-        assert_eq!((settings.workers.walk, settings.workers.read), (1, 1), "one thread is strictly sequential");
+        assert_eq!(
+            (settings.workers.walk, settings.workers.read),
+            (1, 1),
+            "one thread is strictly sequential"
+        );
     }
 
     #[test]

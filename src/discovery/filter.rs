@@ -97,28 +97,28 @@ fn compile(patterns: &[String]) -> Result<Option<GlobSet>, PatternError> {
 mod tests {
     use super::*;
 
-    fn filter(settings: ScanSettings) -> Filter {
-        Filter::new(&settings).unwrap()
+    fn filter(settings: &ScanSettings) -> Filter {
+        Filter::new(settings).unwrap()
     }
 
     #[test]
     fn names_that_are_hardly_of_interest_are_passed_over_by_default() {
-        let default = filter(ScanSettings::default());
+        let default = filter(&ScanSettings::default());
         for name in [".git", "a~", "b.tmp", "c.temp", "Thumbs.db", ".DS_Store"] {
             assert!(default.passes_over(name.as_bytes(), name.as_bytes()), "{name}");
         }
         assert!(!default.passes_over(b"\xff.jpg", b"d/\xff.jpg"));
-        let hidden = filter(ScanSettings { hidden: true, ..ScanSettings::default() });
+        let hidden = filter(&ScanSettings { hidden: true, ..ScanSettings::default() });
         assert!(!hidden.passes_over(b".git", b".git"));
         assert!(hidden.passes_over(b".DS_Store", b".DS_Store"));
-        let all = filter(ScanSettings { default_ignores: false, ..ScanSettings::default() });
+        let all = filter(&ScanSettings { default_ignores: false, ..ScanSettings::default() });
         assert!(!all.passes_over(b".DS_Store", b".DS_Store"));
     }
 
     #[test]
     fn a_pattern_without_slash_matches_at_any_depth_and_one_with_slash_from_the_root() {
         let exclude = vec!["*.jpg".to_owned(), "a/b".to_owned(), "/top".to_owned(), "x/**/y".to_owned()];
-        let filter = filter(ScanSettings { exclude, ..ScanSettings::default() });
+        let filter = filter(&ScanSettings { exclude, ..ScanSettings::default() });
         for path in ["p.jpg", "d/e/p.jpg", "a/b", "top", "x/1/2/y"] {
             let name = path.rsplit('/').next().unwrap();
             assert!(filter.passes_over(name.as_bytes(), path.as_bytes()), "{path}");

@@ -135,7 +135,8 @@ impl Output<'_> {
             self.flush();
             let device = std::fs::metadata(parent)?.dev();
             let place = volumes.locate(parent, device);
-            self.open = Some(OpenDirectory { absolute: parent.to_path_buf(), place, device, entries: Vec::new() });
+            self.open =
+                Some(OpenDirectory { absolute: parent.to_path_buf(), place, device, entries: Vec::new() });
         }
         if let Some(open) = &mut self.open {
             let stamp = Stamp::of(&FileStat::from(metadata), open.device);

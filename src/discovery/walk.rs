@@ -102,7 +102,7 @@ pub fn walk(
         visited: Mutex::default(),
     };
     let root = Task { absolute: request.root.clone(), place, device, relative: Vec::new(), depth: 1 };
-    pool.scope(|scope| walk.list(root, scope));
+    pool.scope(|scope| walk.list(&root, scope));
     Ok(WalkEnd {
         complete: !walk.stopped.into_inner(),
         entered: walk.entered.into_inner().unwrap_or_else(PoisonError::into_inner),
@@ -110,7 +110,7 @@ pub fn walk(
 }
 
 impl<'a> Walk<'a> {
-    fn list<'scope>(&'scope self, task: Task, scope: &Scope<'scope>)
+    fn list<'scope>(&'scope self, task: &Task, scope: &Scope<'scope>)
     where
         'a: 'scope,
     {
@@ -118,8 +118,8 @@ impl<'a> Walk<'a> {
             self.stop();
             return;
         }
-        let mut listing = OpenListing::new(self, &task);
-        match self.read_entries(&task, &mut listing, scope) {
+        let mut listing = OpenListing::new(self, task);
+        match self.read_entries(task, &mut listing, scope) {
             Ok(()) => listing.close(None),
             // Removed since its parent was listed: that is no trouble, it is simply gone.
             Err(error) if error.kind() == io::ErrorKind::NotFound && task.depth > 1 => {}
@@ -208,7 +208,10 @@ impl<'a> Walk<'a> {
         let place = if mounted_here {
             self.volumes.locate(&absolute, device)
         } else {
-            Place { volume: Arc::clone(&task.place.volume), path: task.place.path.join(entry.file_name().as_bytes()) }
+            Place {
+                volume: Arc::clone(&task.place.volume),
+                path: task.place.path.join(entry.file_name().as_bytes()),
+            }
         };
         if self.request.other_roots.contains(&place.location()) {
             return Ok(());
@@ -226,7 +229,7 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         let task = Task { absolute, place, device, relative, depth };
-        scope.spawn(move |scope| self.list(task, scope));
+        scope.spawn(move |scope| self.list(&task, scope));
         Ok(())
     }
 
@@ -260,7 +263,7 @@ impl<'a> Walk<'a> {
             }
             self.note_entered(place.clone());
             let task = Task { absolute, place, device, relative, depth };
-            scope.spawn(move |scope| self.list(task, scope));
+            scope.spawn(move |scope| self.list(&task, scope));
             return;
         }
         let stamp = Stamp::of(&FileStat::from(&metadata), device);
@@ -275,9 +278,10 @@ impl<'a> Walk<'a> {
     }
 
     fn belongs_to_another_root(&self, place: &Place) -> bool {
-        self.request.other_roots.iter().any(|root| {
-            root.identity == place.volume.identity && place.path.is_within(&root.path)
-        })
+        self.request
+            .other_roots
+            .iter()
+            .any(|root| root.identity == place.volume.identity && place.path.is_within(&root.path))
     }
 
     fn is_own_file(&self, task: &Task, name: &[u8]) -> bool {

@@ -30,7 +30,9 @@ pub enum IndexError {
         source: Box<sqlx::migrate::MigrateError>,
     },
     /// The disk that holds it is full.
-    #[error("{operation}: no space left for the index; what was committed is kept: make room, then run 'dupfind resume'")]
+    #[error(
+        "{operation}: no space left for the index; what was committed is kept: make room, then run 'dupfind resume'"
+    )]
     Full {
         /// What was being done.
         operation: &'static str,
@@ -76,7 +78,8 @@ impl IndexError {
     pub(super) fn during(operation: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |source| {
             // SQLITE_FULL, see https://www.sqlite.org/rescode.html
-            let code = source.as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned));
+            let code =
+                source.as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned));
             if code.as_deref() == Some("13") {
                 return Self::Full { operation };
             }

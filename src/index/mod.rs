@@ -52,7 +52,8 @@ pub trait Index: Send + Sync + Debug {
 
     /// The files of a scope that are to be read in a stage, in physical order: by volume and inode.
     /// Names of one physical file that have the same stamp become one job.
-    async fn pending(&self, stage: Stage, scope: &Scope, mounts: &MountMap) -> Result<Box<dyn PendingReader>>;
+    async fn pending(&self, stage: Stage, scope: &Scope, mounts: &MountMap)
+    -> Result<Box<dyn PendingReader>>;
 
     /// The figures, over all files or those of the filter.
     async fn summary(&self, filter: &ReportFilter) -> Result<Summary>;
@@ -104,7 +105,12 @@ pub trait Writer: Send {
     async fn register_volume(&mut self, host: &str, volume: &MountedVolume) -> Result<VolumeId>;
 
     /// Adds a root, or changes the options and the path of the one that is there.
-    async fn put_root(&mut self, extent: &Extent, path: &std::path::Path, settings: &ScanSettings) -> Result<RootId>;
+    async fn put_root(
+        &mut self,
+        extent: &Extent,
+        path: &std::path::Path,
+        settings: &ScanSettings,
+    ) -> Result<RootId>;
 
     /// Forgets a root, and the rows in these subtrees that no other root's subtrees cover. Returns
     /// the number of files forgotten.
@@ -122,14 +128,25 @@ pub trait Writer: Send {
     /// not list are removed, except below those that could not be read and those of other roots.
     /// Adds the subtrees to the root's. Without a root nothing is removed. Returns the number of
     /// files removed.
-    async fn finish_discovery(&mut self, scan: ScanId, root: Option<RootId>, extents: &[Extent]) -> Result<u64>;
+    async fn finish_discovery(
+        &mut self,
+        scan: ScanId,
+        root: Option<RootId>,
+        extents: &[Extent],
+    ) -> Result<u64>;
 
     /// Writes back what was read, only to rows that still have the stamp they were read with.
     /// Returns the number of rows that had.
     async fn write_outcomes(&mut self, outcomes: &[Outcome]) -> Result<u64>;
 
     /// Ends a scan.
-    async fn end_scan(&mut self, scan: ScanId, status: ScanStatus, counts: &ScanCounts, error: Option<&str>) -> Result<()>;
+    async fn end_scan(
+        &mut self,
+        scan: ScanId,
+        status: ScanStatus,
+        counts: &ScanCounts,
+        error: Option<&str>,
+    ) -> Result<()>;
 
     /// Gives the right back, in good order.
     async fn close(self: Box<Self>) -> Result<()>;

@@ -100,4 +100,3 @@ pub struct ProblemRow {
     /// Why.
     pub problem: String,
 }
-

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// Which files below a root are of interest, and how thoroughly they are hashed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own on the command line")]
 pub struct ScanSettings {
     /// Smallest size in bytes.
     pub min_size: u64,

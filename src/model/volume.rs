@@ -107,7 +107,7 @@ impl MountMap {
     /// The absolute path of a directory; `None` if no mount of this host shows it.
     pub fn absolute(&self, volume: VolumeId, directory: &VolumePath) -> Option<PathBuf> {
         let of_volume = self.mounts.iter().filter(|(id, _)| *id == volume);
-        of_volume.filter_map(|(_, mount)| mount.absolute(directory)).next()
+        of_volume.map(|(_, mount)| mount).find_map(|mount| mount.absolute(directory))
     }
 
     /// Everything of the index that lies below an absolute path: its place in the volume whose

@@ -16,7 +16,7 @@ pub fn mount_points() -> io::Result<Vec<MountPoint>> {
     Ok(table.split(|byte| *byte == b'\n').filter_map(parse_mount).collect())
 }
 
-/// One line of mountinfo, see proc_pid_mountinfo(5):
+/// One line of mountinfo, see `proc_pid_mountinfo(5)`:
 /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`.
 fn parse_mount(line: &[u8]) -> Option<MountPoint> {
     let mut fields = line.split(|byte| *byte == b' ');
@@ -49,7 +49,7 @@ pub fn filesystem_number(path: &Path) -> io::Result<u64> {
     Ok(rustix::fs::statvfs(path)?.f_fsid)
 }
 
-/// `PATH_MAX` without room for one more name and its separators (limits.h, path_resolution(7)).
+/// `PATH_MAX` without room for one more name and its separators (limits.h, `path_resolution(7)`).
 const LONGEST_DIRECTORY: usize = 4096 - 256 - 2;
 
 /// A path that a system call takes, for a path of any length.

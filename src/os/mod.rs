@@ -18,11 +18,8 @@ mod linux;
 #[cfg(target_os = "linux")]
 use linux as system;
 
+// Compiled for the tests of every system, so that the fallback cannot rot.
 #[cfg(any(not(target_os = "linux"), test))]
-#[cfg_attr(
-    target_os = "linux",
-    expect(dead_code, reason = "the fallback is compiled and tested where it is not used")
-)]
 mod portable;
 #[cfg(not(target_os = "linux"))]
 use portable as system;
@@ -65,7 +62,6 @@ impl Directory {
     }
 
     /// Looks at an entry; a symbolic link is not followed.
-    #[expect(clippy::unnecessary_fallible_conversions, reason = "the fields' types differ between systems")]
     pub fn stat(&self, name: &OsStr) -> io::Result<FileStat> {
         let stat = rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?;
         let nanos = |part| i64::try_from(part).unwrap_or_default();
@@ -84,4 +80,3 @@ impl Directory {
 pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
-

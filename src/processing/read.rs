@@ -58,7 +58,7 @@ impl FileReader {
         for (index, name) in job.names.iter().enumerate() {
             let from = Nanos::now();
             let finding = match self.read(job, &name.path) {
-                Ok(content) => finding(content, job.stamp, from),
+                Ok(content) => finding(&content, job.stamp, from),
                 Err(Stop::Cancelled) => return None,
                 Err(Stop::Failed(problem)) => {
                     outcomes.push(outcome(name, job, Finding::Failed(problem)));
@@ -153,9 +153,9 @@ fn stamp_as_listed(stat: &FileStat, path: &Path, listed: Stamp) -> Stamp {
     directory.map_or(plain, |directory| Stamp::of(stat, directory.dev()))
 }
 
-fn finding(content: Content, stamp: Stamp, from: Nanos) -> Finding {
+fn finding(content: &Content, stamp: Stamp, from: Nanos) -> Finding {
     let racy = stamp.is_racy(from, Nanos::now());
-    match content {
+    match *content {
         Content::Whole(digest, sample) => Finding::Hashed { digest, sample, racy },
         Content::Places(sample) => Finding::Sampled { sample, racy },
         Content::Changed(now) => Finding::Changed(now),
@@ -190,7 +190,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("f");
         for length in [0, 1, BUFFER - 1, BUFFER, BUFFER + 1, 3 * BUFFER + 7] {
-            let content: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+            let content: Vec<u8> = (0..=250).cycle().take(length).collect();
             std::fs::write(&path, &content).unwrap();
             let expected = Digest(*blake3::hash(&content).as_bytes());
             for stage in [Stage::Everything, Stage::Sample] {

@@ -10,8 +10,7 @@ use super::{Head, Sink};
 use crate::format::rfc3339;
 use crate::model::group::{Group, ReportItem};
 
-const HEADER: [&str; 8] =
-    ["group", "size", "hash", "path", "path_base64", "modified", "inode", "hard_link"];
+const HEADER: [&str; 8] = ["group", "size", "hash", "path", "path_base64", "modified", "inode", "hard_link"];
 
 /// Writes CSV.
 #[derive(Debug)]

@@ -123,7 +123,10 @@ impl<W: Write> Sink for JsonSink<W> {
             problems: summary.problems,
         };
         let (at, complete) = (rfc3339(head.generated_at), head.is_complete());
-        write!(self.output, "{{\"version\":1,\"generated_at\":\"{at}\",\"complete\":{complete},\n\"summary\":")?;
+        write!(
+            self.output,
+            "{{\"version\":1,\"generated_at\":\"{at}\",\"complete\":{complete},\n\"summary\":"
+        )?;
         serde_json::to_writer(&mut self.output, &object)?;
         write!(self.output, ",\n\"groups\":[")
     }

@@ -158,7 +158,8 @@ pub fn notes(head: &Head) -> Vec<String> {
     }
     if summary.problems > 0 {
         let problems = if summary.problems == 1 { "1 file or directory" } else { "files and directories" };
-        let number = if summary.problems == 1 { String::new() } else { format!("{} ", count(summary.problems)) };
+        let number =
+            if summary.problems == 1 { String::new() } else { format!("{} ", count(summary.problems)) };
         notes.push(format!("{number}{problems} could not be read; 'dupfind status --problems' lists them"));
     }
     notes
@@ -192,7 +193,10 @@ mod tests {
         let mut output = Vec::new();
         written(TextSink::new(&mut output, Style::plain(), None));
         let text = String::from_utf8(output).unwrap();
-        assert!(text.contains("2 files of 10 B each, 10 B reclaimable\n  /d/a\n    = hard link /d/a-link\n"), "{text}");
+        assert!(
+            text.contains("2 files of 10 B each, 10 B reclaimable\n  /d/a\n    = hard link /d/a-link\n"),
+            "{text}"
+        );
         assert!(text.contains("  /d/b \"\\n\n"), "{text}");
         assert!(text.contains("  /d/\\xff\n"), "{text}");
         let mut incomplete = head();

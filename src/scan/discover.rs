@@ -8,7 +8,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::process::COMMIT_INTERVAL;
-use super::{OpenScan, Run, ScanError};
+use super::{OpenScan, Run, ScanError, Scanner};
 use crate::bridge::run_blocking;
 use crate::discovery::filter::Filter;
 use crate::discovery::named::{NamedRequest, list_named};
@@ -24,7 +24,11 @@ const WAITING_LISTINGS: usize = 256;
 
 impl Run<'_> {
     /// Walks roots one after the other. Returns the subtrees that were walked.
-    pub(super) async fn discover_roots(&mut self, kind: ScanKind, roots: Vec<Root>) -> Result<Vec<Extent>, ScanError> {
+    pub(super) async fn discover_roots(
+        &mut self,
+        kind: ScanKind,
+        roots: Vec<Root>,
+    ) -> Result<Vec<Extent>, ScanError> {
         let mut extents = Vec::new();
         let known = self.scanner.index.roots().await?;
         for root in roots {
@@ -59,11 +63,12 @@ impl Run<'_> {
         };
         let scan = self.open_scan(kind, Some(&root)).await?;
 
-        let pool = scanner.pool("walk", scanner.workers.walk)?;
+        let pool = Scanner::pool("walk", scanner.workers.walk)?;
         let (sender, listings) = mpsc::channel(WAITING_LISTINGS);
         let (volumes, cancel) = (Arc::clone(&scanner.volumes), scanner.cancel.clone());
         let progress = Arc::clone(&scanner.progress);
-        let walking = run_blocking("walk", move || walk(&request, &volumes, &pool, sender, &cancel, &progress));
+        let walking =
+            run_blocking("walk", move || walk(&request, &volumes, &pool, sender, &cancel, &progress));
         let (mut counts, _) = self.write_listings(scan, listings).await?;
         let end = walking.await?.map_err(|source| ScanError::Root { path: root.path.clone(), source })?;
 

@@ -165,7 +165,8 @@ impl Scanner {
         discover_only: bool,
     ) -> Result<ScanReport, ScanError> {
         let filter = Filter::for_named_files(settings)?;
-        let request = NamedRequest { delimiter, current_directory, filter, follow_links: settings.follow_links };
+        let request =
+            NamedRequest { delimiter, current_directory, filter, follow_links: settings.follow_links };
         let mut run = self.begin().await?;
         let result = async {
             let extents = run.discover_named(request, names).await?;
@@ -213,7 +214,9 @@ impl Run<'_> {
                 None if !scan.discovered => ScanStatus::Interrupted,
                 None if self.report.interrupted => ScanStatus::Interrupted,
                 None if pending == Pending::PutOff => ScanStatus::Discovered,
-                None if pending == Pending::Perhaps && self.has_pending(&scan).await? => ScanStatus::Discovered,
+                None if pending == Pending::Perhaps && self.has_pending(&scan).await? => {
+                    ScanStatus::Discovered
+                }
                 None => ScanStatus::Completed,
             };
             self.writer.end_scan(scan.id, status, &counts, error).await?;

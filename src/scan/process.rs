@@ -38,7 +38,9 @@ impl Run<'_> {
     async fn hashed_wholly(&self, within: &[Extent]) -> Result<Vec<Extent>, ScanError> {
         let roots = self.scanner.index.roots().await?;
         let wholly = roots.iter().filter(|root| root.settings.hash_all).flat_map(|root| &root.extents);
-        Ok(wholly.flat_map(|own| within.iter().filter_map(|other| own.intersection(other)).cloned()).collect())
+        Ok(wholly
+            .flat_map(|own| within.iter().filter_map(|other| own.intersection(other)).cloned())
+            .collect())
     }
 
     async fn run_stage(&mut self, stage: Stage, scope: &Scope, mounts: &MountMap) -> Result<(), ScanError> {
@@ -57,11 +59,12 @@ impl Run<'_> {
         scanner.progress.enter(Phase::Processing);
 
         let read_before = scanner.progress.read_bytes.get();
-        let pool = scanner.pool("hash", scanner.workers.read)?;
+        let pool = Scanner::pool("hash", scanner.workers.read)?;
         let (job_sender, jobs) = mpsc::channel(WAITING_BATCHES);
         let (outcome_sender, outcomes) = mpsc::channel(WAITING_BATCHES);
         let (cancel, progress) = (scanner.cancel.clone(), Arc::clone(&scanner.progress));
-        let hashing = run_blocking("hash", move || process_all(&pool, jobs, &outcome_sender, &cancel, &progress));
+        let hashing =
+            run_blocking("hash", move || process_all(&pool, jobs, &outcome_sender, &cancel, &progress));
         let feeding = feed(pending, job_sender, &scanner.cancel);
         let writing = write_back(self.writer.as_mut(), outcomes, scanner.workers.batch);
         // Each ends when the channel before it does: an error in one ends all three.
@@ -78,7 +81,7 @@ impl Run<'_> {
 
 impl Scanner {
     /// A pool of named threads; one thread works strictly in order.
-    pub(super) fn pool(&self, name: &'static str, threads: usize) -> Result<rayon::ThreadPool, ScanError> {
+    pub(super) fn pool(name: &'static str, threads: usize) -> Result<rayon::ThreadPool, ScanError> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
         Ok(pool.thread_name(move |index| format!("{name}-{index}")).build()?)
     }

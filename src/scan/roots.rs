@@ -50,11 +50,16 @@ impl Run<'_> {
     }
 
     /// A new root inside a known one begins with that one's options.
-    async fn put_root(&mut self, request: &RootRequest, defaults: &ScanSettings) -> Result<RootId, ScanError> {
+    async fn put_root(
+        &mut self,
+        request: &RootRequest,
+        defaults: &ScanSettings,
+    ) -> Result<RootId, ScanError> {
         let place = locate(&self.scanner.volumes, &request.path)?;
         let known = self.scanner.index.roots().await?;
         // The path of a root whose volume is not mounted: it stays what it is, and will be skipped.
-        let offline = known.iter().find(|root| root.path == request.path && root.identity != place.volume.identity);
+        let offline =
+            known.iter().find(|root| root.path == request.path && root.identity != place.volume.identity);
         if let Some(root) = offline {
             return Ok(root.id);
         }
@@ -70,11 +75,17 @@ impl Run<'_> {
     /// Opens a scan for roots that were walked before, and whose processing goes on.
     pub(super) async fn reopen(&mut self, roots: Vec<Root>) -> Result<(), ScanError> {
         use crate::model::scan::ScanStatus::Completed;
-        let is_unfinished = |root: &Root| root.last_scan.as_ref().is_some_and(|scan| scan.status != Completed);
+        let is_unfinished =
+            |root: &Root| root.last_scan.as_ref().is_some_and(|scan| scan.status != Completed);
         for root in roots.into_iter().filter(is_unfinished) {
             let id = self.writer.begin_scan(Some(root.id), ScanKind::Resume).await?;
             self.writer.finish_discovery(id, None, &[]).await?;
-            self.scans.push(OpenScan { id, root: Some(root), counts: ScanCounts::default(), discovered: true });
+            self.scans.push(OpenScan {
+                id,
+                root: Some(root),
+                counts: ScanCounts::default(),
+                discovered: true,
+            });
         }
         Ok(self.writer.commit().await?)
     }

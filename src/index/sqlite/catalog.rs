@@ -93,7 +93,11 @@ pub(super) async fn put_root(
 }
 
 /// Adds subtrees to those of a root.
-pub(super) async fn put_extents(connection: &mut SqliteConnection, root: RootId, extents: &[Extent]) -> Result<()> {
+pub(super) async fn put_extents(
+    connection: &mut SqliteConnection,
+    root: RootId,
+    extents: &[Extent],
+) -> Result<()> {
     for extent in extents {
         sqlx::query("insert into extents (root_id, volume_id, path) values (?, ?, ?) on conflict do nothing")
             .bind(root.0)
@@ -117,10 +121,11 @@ pub(super) async fn roots(connection: &mut SqliteConnection) -> Result<Vec<Root>
     let failed = || IndexError::during("read the roots");
     let rows = sqlx::query(ROOTS).fetch_all(&mut *connection).await.map_err(failed())?;
     let mut extents: HashMap<i64, Vec<Extent>> = HashMap::new();
-    let extent_rows: Vec<(i64, i64, Vec<u8>)> = sqlx::query_as("select root_id, volume_id, path from extents")
-        .fetch_all(connection)
-        .await
-        .map_err(failed())?;
+    let extent_rows: Vec<(i64, i64, Vec<u8>)> =
+        sqlx::query_as("select root_id, volume_id, path from extents")
+            .fetch_all(connection)
+            .await
+            .map_err(failed())?;
     for (root, volume, path) in extent_rows {
         let extent = Extent { volume: VolumeId(volume), path: VolumePath::new(&path) };
         extents.entry(root).or_default().push(extent);
@@ -173,7 +178,8 @@ pub(super) async fn remove_root(
 ) -> Result<u64> {
     let failed = || IndexError::during("forget a root");
     if let Some(root) = root {
-        let forgotten = sqlx::query("delete from roots where id = ?").bind(root.0).execute(&mut *connection).await;
+        let forgotten =
+            sqlx::query("delete from roots where id = ?").bind(root.0).execute(&mut *connection).await;
         forgotten.map_err(failed())?;
     }
     for extent in extents {
@@ -195,13 +201,16 @@ pub(super) async fn delete_collected(connection: &mut SqliteConnection) -> Resul
     let failed = || IndexError::during("remove what is gone");
     let files = sqlx::query("delete from files where directory_id in (select id from temp.gone)");
     let files = files.execute(&mut *connection).await.map_err(failed())?.rows_affected();
-    for statement in ["delete from directories where id in (select id from temp.gone)", "delete from temp.gone"] {
+    for statement in
+        ["delete from directories where id in (select id from temp.gone)", "delete from temp.gone"]
+    {
         sqlx::query(statement).execute(&mut *connection).await.map_err(failed())?;
     }
     Ok(files)
 }
 
-const BEGIN_SCAN: &str = "insert into scans (root_id, kind, status, started_at) values (?, ?, ?, ?) returning id";
+const BEGIN_SCAN: &str =
+    "insert into scans (root_id, kind, status, started_at) values (?, ?, ?, ?) returning id";
 
 pub(super) async fn begin_scan(
     connection: &mut SqliteConnection,

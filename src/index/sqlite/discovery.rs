@@ -210,7 +210,10 @@ async fn count_files(connection: &mut SqliteConnection, directories: &HashSet<i6
     Ok(to_count(count))
 }
 
-async fn miscounted(connection: &mut SqliteConnection, listed: &HashMap<i64, usize>) -> Result<Vec<DirectoryId>> {
+async fn miscounted(
+    connection: &mut SqliteConnection,
+    listed: &HashMap<i64, usize>,
+) -> Result<Vec<DirectoryId>> {
     let listed = to_json(listed)?;
     let found: Vec<i64> = sqlx::query_scalar(MISCOUNTED)
         .bind(listed)

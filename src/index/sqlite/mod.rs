@@ -102,7 +102,8 @@ impl SqliteIndex {
             let mut connection = index.connect().await?;
             let migrated = MIGRATIONS.run(&mut connection).await;
             let closed = connection.close().await;
-            migrated.map_err(|source| IndexError::Schema { path: index.path.clone(), source: source.into() })?;
+            migrated
+                .map_err(|source| IndexError::Schema { path: index.path.clone(), source: source.into() })?;
             closed.map_err(IndexError::opening(path))?;
         }
         Ok(index)
@@ -188,7 +189,12 @@ impl Index for SqliteIndex {
         catalog::mounts(&mut self.connect().await?, host).await
     }
 
-    async fn pending(&self, stage: Stage, scope: &Scope, mounts: &MountMap) -> Result<Box<dyn PendingReader>> {
+    async fn pending(
+        &self,
+        stage: Stage,
+        scope: &Scope,
+        mounts: &MountMap,
+    ) -> Result<Box<dyn PendingReader>> {
         let reader = pending::SqlitePending::select(self.connect().await?, stage, scope, mounts).await?;
         Ok(Box::new(reader))
     }
@@ -198,7 +204,9 @@ impl Index for SqliteIndex {
     }
 
     async fn report(&self, filter: &ReportFilter, mounts: &MountMap) -> Result<Box<dyn ReportReader>> {
-        let reader = report::SqliteReport::select(self.snapshot().await?, self.snapshot().await?, filter, mounts).await?;
+        let reader =
+            report::SqliteReport::select(self.snapshot().await?, self.snapshot().await?, filter, mounts)
+                .await?;
         Ok(Box::new(reader))
     }
 

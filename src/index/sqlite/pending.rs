@@ -17,7 +17,9 @@ use super::convert::{HexBytes, column, count, read_json, to_integer, to_json, vo
 use super::scope;
 use crate::index::{IndexError, PendingReader, Result};
 use crate::model::listing::DirectoryId;
-use crate::model::pending::{FileKey, Job, PendingName, PendingTotals, SAMPLE_BYTES, SMALL_FILE, Scope, Stage};
+use crate::model::pending::{
+    FileKey, Job, PendingName, PendingTotals, SAMPLE_BYTES, SMALL_FILE, Scope, Stage,
+};
 use crate::model::stamp::{Nanos, Stamp};
 use crate::model::volume::{MountMap, VolumeId};
 

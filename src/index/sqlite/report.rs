@@ -119,7 +119,14 @@ impl SqliteReport {
         let members = sqlx::query(SELECT_MEMBERS).bind(everywhere).execute(&mut connection).await;
         let last = members.map_err(failed())?.rows_affected();
         sqlx::query("commit").execute(&mut connection).await.map_err(failed())?;
-        Ok(Self { connection, mounts: mounts.clone(), summary, position: 0, last: to_integer(last), previous: None })
+        Ok(Self {
+            connection,
+            mounts: mounts.clone(),
+            summary,
+            position: 0,
+            last: to_integer(last),
+            previous: None,
+        })
     }
 
     fn take(&mut self, row: Row, items: &mut Vec<ReportItem>) -> Result<()> {
@@ -150,7 +157,8 @@ impl ReportReader for SqliteReport {
         let mut items = Vec::new();
         if self.position < self.last {
             let until = self.position + WINDOW;
-            let window = sqlx::query(NEXT).bind(self.position).bind(until).fetch_one(&mut self.connection).await;
+            let window =
+                sqlx::query(NEXT).bind(self.position).bind(until).fetch_one(&mut self.connection).await;
             let window = window.map_err(IndexError::during("read the report"))?;
             for row in read_json::<Vec<Row>>(column(&window, 0)?)? {
                 self.take(row, &mut items)?;

@@ -1,7 +1,7 @@
 //! Figures: how many files, groups, pending, problems.
 
-use std::os::unix::ffi::OsStrExt as _;
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 
 use sqlx::sqlite::SqliteConnection;
 
@@ -95,10 +95,13 @@ async fn count_all(connection: &mut SqliteConnection, filter: &ReportFilter) -> 
     mark_hashed_wholly(connection).await?;
     scope::fill(connection, filter.under.as_deref().unwrap_or_default()).await?;
     let everywhere = filter.under.is_none();
-    let files = sqlx::query(FILE_FIGURES).bind(everywhere).fetch_one(&mut *connection).await.map_err(failed())?;
-    let directories = sqlx::query_scalar(DIRECTORY_PROBLEMS).bind(everywhere).fetch_one(&mut *connection).await;
+    let files =
+        sqlx::query(FILE_FIGURES).bind(everywhere).fetch_one(&mut *connection).await.map_err(failed())?;
+    let directories =
+        sqlx::query_scalar(DIRECTORY_PROBLEMS).bind(everywhere).fetch_one(&mut *connection).await;
     let directories: i64 = directories.map_err(failed())?;
-    let pending = sqlx::query(PENDING_FIGURES).bind(everywhere).fetch_one(connection).await.map_err(failed())?;
+    let pending =
+        sqlx::query(PENDING_FIGURES).bind(everywhere).fetch_one(connection).await.map_err(failed())?;
     Ok(Summary {
         files: count(&files, 0)?,
         bytes: count(&files, 1)?,
@@ -155,7 +158,10 @@ const EXTENT_TOTALS: &str = "
 const EXTENT_DIRECTORIES: &str = "
     select count(*), count(problem) from directories where id in (select directory_id from temp.scope)";
 
-pub(super) async fn extent_totals(connection: &mut SqliteConnection, extents: &[Extent]) -> Result<ExtentTotals> {
+pub(super) async fn extent_totals(
+    connection: &mut SqliteConnection,
+    extents: &[Extent],
+) -> Result<ExtentTotals> {
     let failed = || IndexError::during("count files");
     scope::fill(connection, extents).await?;
     let files = sqlx::query(EXTENT_TOTALS).fetch_one(&mut *connection).await.map_err(failed())?;

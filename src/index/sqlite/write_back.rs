@@ -46,7 +46,9 @@ pub(super) async fn write_outcomes(connection: &mut SqliteConnection, outcomes: 
     let mut troubles: Vec<Trouble<'_>> = Vec::new();
     for outcome in outcomes {
         match &outcome.finding {
-            Finding::Hashed { digest, sample, racy } => contents.push((outcome, *sample, Some(*digest), *racy)),
+            Finding::Hashed { digest, sample, racy } => {
+                contents.push((outcome, *sample, Some(*digest), *racy));
+            }
             Finding::Sampled { sample, racy } => contents.push((outcome, Some(*sample), None, *racy)),
             Finding::Changed(now) => troubles.push((outcome, *now, Problem::Changed.to_text())),
             Finding::Failed(problem) => troubles.push((outcome, outcome.expected, problem.to_text())),
@@ -58,7 +60,10 @@ pub(super) async fn write_outcomes(connection: &mut SqliteConnection, outcomes: 
     let mut written = WRITE_CONTENT
         .execute(connection, &contents, |binder, (outcome, sample, digest, racy)| {
             push_row(binder, outcome);
-            binder.push(sample_bytes(*sample)).push(digest.map(|digest| digest.0.to_vec())).push(i64::from(*racy));
+            binder
+                .push(sample_bytes(*sample))
+                .push(digest.map(|digest| digest.0.to_vec()))
+                .push(i64::from(*racy));
         })
         .await?;
     written += WRITE_TROUBLE
@@ -81,7 +86,11 @@ fn push_row(binder: &mut Binder, outcome: &Outcome) {
 }
 
 fn push_stamp(binder: &mut Binder, stamp: Stamp) {
-    binder.push(to_integer(stamp.size)).push(stamp.mtime.0).push(stamp.ctime.0).push(inode_to_integer(stamp.inode));
+    binder
+        .push(to_integer(stamp.size))
+        .push(stamp.mtime.0)
+        .push(stamp.ctime.0)
+        .push(inode_to_integer(stamp.inode));
 }
 
 #[cfg(test)]

@@ -93,7 +93,12 @@ impl Writer for SqliteWriter {
         discovery::write_listings(self, scan, listings).await
     }
 
-    async fn finish_discovery(&mut self, scan: ScanId, root: Option<RootId>, extents: &[Extent]) -> Result<u64> {
+    async fn finish_discovery(
+        &mut self,
+        scan: ScanId,
+        root: Option<RootId>,
+        extents: &[Extent],
+    ) -> Result<u64> {
         self.in_pieces.clear();
         discovery::finish(self.transaction().await?, scan, root, extents).await
     }

@@ -130,7 +130,8 @@ fn per_cent(part: u64, whole: u64) -> f64 {
 /// The type of a file, by its extension in lower case.
 pub(super) fn kind_of(path: &Path) -> String {
     let extension = path.extension().and_then(|extension| extension.to_str());
-    let plausible = |text: &&str| text.len() <= 10 && text.chars().all(|letter| letter.is_ascii_alphanumeric());
+    let plausible =
+        |text: &&str| text.len() <= 10 && text.chars().all(|letter| letter.is_ascii_alphanumeric());
     extension.filter(plausible).map_or_else(|| "no extension".to_owned(), str::to_ascii_lowercase)
 }
 
@@ -148,7 +149,8 @@ mod tests {
         }
         let directories: Vec<String> = charts.by_directory().into_iter().map(|bar| bar.label).collect();
         assert_eq!(directories, ["/d/only/b", "/d/only/a", "/d/only/c"]);
-        let types: Vec<(String, String)> = charts.by_type().into_iter().map(|bar| (bar.label, bar.files)).collect();
+        let types: Vec<(String, String)> =
+            charts.by_type().into_iter().map(|bar| (bar.label, bar.files)).collect();
         assert_eq!(types[0], ("jpg".to_owned(), "2 files".to_owned()));
         assert_eq!(types.len(), 3);
     }

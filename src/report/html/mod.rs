@@ -142,7 +142,10 @@ impl<W: Write> HtmlSink<W> {
         let left_out_bytes = summary.reclaimable_bytes.saturating_sub(self.shown_bytes);
         let rest = (left_out > 0).then(|| {
             let groups = plural(left_out, "more group", "more groups");
-            format!("{groups} with {} are counted above but not listed; --limit lists more.", bytes(left_out_bytes))
+            format!(
+                "{groups} with {} are counted above but not listed; --limit lists more.",
+                bytes(left_out_bytes)
+            )
         });
         let (problems, pending): (Vec<String>, Vec<String>) =
             notes(head).into_iter().partition(|note| note.contains("could not be read"));
@@ -212,7 +215,8 @@ fn root_line(root: &super::RootState) -> RootLine {
 }
 
 fn filter_text(head: &Head) -> Option<String> {
-    let mut parts: Vec<String> = head.under.iter().map(|path| format!("below {}", escape_path(path))).collect();
+    let mut parts: Vec<String> =
+        head.under.iter().map(|path| format!("below {}", escape_path(path))).collect();
     if head.min_size > 0 {
         parts.push(format!("at least {}", bytes(head.min_size)));
     }

@@ -1,0 +1,172 @@
+//! What is read, and what becomes of files that cannot be.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use super::discovery::as_ordinary_user;
+use super::support::{Sandbox, let_timestamps_settle};
+
+const MIB: usize = 1024 * 1024;
+
+#[test]
+fn large_files_that_differ_in_a_sampled_place_are_not_read_whole() {
+    let sandbox = Sandbox::new();
+    let mut content = vec![1; 4 * MIB];
+    sandbox.write("a", &content);
+    sandbox.write("same", &content);
+    content[2 * MIB] = 2;
+    sandbox.write("differs in the middle", &content);
+    let scan = sandbox.scan_json(&["tree"]);
+    let samples = 3 * 3 * 16 * 1024;
+    assert_eq!(scan["bytes_read"], 2 * 4 * MIB + samples);
+    assert_eq!(sandbox.group_names(), [["a", "same"]]);
+}
+
+#[test]
+fn large_files_that_differ_where_no_sample_looks_are_told_apart() {
+    let sandbox = Sandbox::new();
+    let mut content = vec![1; 4 * MIB];
+    sandbox.write("a", &content);
+    content[MIB] = 2;
+    sandbox.write("b", &content);
+    sandbox.scan();
+    assert!(sandbox.groups().is_empty());
+}
+
+#[test]
+fn new_files_join_old_groups_without_rereading_them() {
+    let sandbox = Sandbox::new();
+    for name in ["a", "b"] {
+        sandbox.write(name, vec![7; MIB]);
+        sandbox.write(format!("small-{name}"), "small");
+    }
+    let_timestamps_settle();
+    sandbox.scan();
+    sandbox.write("c", vec![7; MIB]);
+    sandbox.write("small-c", "small");
+    let scan = sandbox.scan_json(&["tree"]);
+    assert_eq!(scan["bytes_read"], MIB + 3 * 16 * 1024 + 5);
+    assert_eq!(sandbox.group_names(), [["a", "b", "c"], ["small-a", "small-b", "small-c"]]);
+}
+
+#[test]
+fn a_lone_large_file_that_was_hashed_whole_is_found_by_a_later_copy() {
+    let sandbox = Sandbox::new();
+    sandbox.write("a", vec![7; MIB]);
+    let scan = sandbox.scan_json(&["--hash-all", "tree"]);
+    assert_eq!(scan["bytes_read"], MIB);
+    sandbox.write("other/b", vec![7; MIB]);
+    sandbox.run(["scan", "tree"]).succeeds();
+    assert_eq!(sandbox.group_names(), [["a", "other/b"]]);
+    assert_eq!(sandbox.sql("select count(*) from file_hashes where hash_value is null"), "0");
+}
+
+#[test]
+fn duplicates_are_found_across_roots() {
+    let sandbox = Sandbox::new();
+    sandbox.write("one/a", "same");
+    sandbox.write("two/b", "same");
+    sandbox.run(["scan", "tree/one"]).succeeds();
+    let scan = sandbox.scan_json(&["tree/two"]);
+    assert_eq!(scan["hashed"], 2, "the partner in the other root too");
+    assert_eq!(sandbox.group_names(), [["one/a", "two/b"]]);
+}
+
+#[test]
+fn one_thread_gives_the_same_result_as_many() {
+    let sandbox = Sandbox::new();
+    for index in 0..300 {
+        sandbox.write(format!("{}/{index}", index % 13), format!("{}", index % 90).repeat(1 + index % 5));
+    }
+    let groups = |arguments: &[&str]| {
+        let _ = std::fs::remove_dir_all(sandbox.index().parent().unwrap());
+        sandbox.run(["scan", "tree"].iter().chain(arguments)).succeeds();
+        sandbox.groups()
+    };
+    let sequential = groups(&["--threads", "1"]);
+    assert!(sequential.len() > 10);
+    assert_eq!(sequential, groups(&["--threads", "4", "--io-threads", "16", "--batch-size", "7"]));
+}
+
+#[test]
+fn empty_files_match_each_other_only_if_asked_for() {
+    let sandbox = Sandbox::new();
+    sandbox.write("a", "");
+    sandbox.write("b", "");
+    sandbox.scan();
+    assert!(sandbox.groups().is_empty());
+    sandbox.run(["scan", "--min-size", "0", "tree"]).succeeds();
+    assert_eq!(sandbox.group_names(), [["a", "b"]]);
+    assert_eq!(sandbox.report()["summary"]["reclaimable_bytes"], 0);
+}
+
+#[test]
+fn discovery_alone_can_be_looked_at_and_folders_completed_one_by_one() {
+    let sandbox = Sandbox::new();
+    for directory in ["first", "second"] {
+        sandbox.write(Path::new(directory).join("a"), format!("{directory} content"));
+        sandbox.write(Path::new(directory).join("b"), format!("{directory} content"));
+    }
+    sandbox.run(["scan", "--discover-only", "tree"]).succeeds();
+    let report = sandbox.report();
+    assert_eq!((&report["complete"], &report["summary"]["pending_files"]), (&false.into(), &4.into()));
+    assert_eq!(sandbox.sql("select count(*) from file_hashes"), "4");
+
+    sandbox.run(["resume", "tree/first"]).succeeds();
+    let report = sandbox.report();
+    assert_eq!((&report["complete"], &report["summary"]["pending_files"]), (&false.into(), &2.into()));
+    assert_eq!(sandbox.group_names(), [["first/a", "first/b"]]);
+    assert!(sandbox.run(["status"]).succeeds().stdout().contains("pending: 2 files"));
+
+    sandbox.run(["resume"]).succeeds();
+    let report = sandbox.report();
+    assert_eq!((&report["complete"], &report["summary"]["pending_files"]), (&true.into(), &0.into()));
+    assert_eq!(report["summary"]["groups"], 2);
+    let idle = sandbox.run(["resume"]).succeeds();
+    assert!(idle.stderr().contains("nothing to resume"), "{}", idle.stderr());
+    sandbox.run(["resume", "home"]).is_refused(2, &["home", "dupfind scan"]);
+}
+
+#[test]
+fn what_vanished_or_changed_before_it_was_read_is_a_problem_that_the_next_scan_solves() {
+    let sandbox = Sandbox::new();
+    for name in ["stays", "changes", "vanishes", "becomes a fifo"] {
+        sandbox.write(name, "same");
+    }
+    sandbox.run(["scan", "--discover-only", "tree"]).succeeds();
+    std::fs::remove_file(sandbox.tree().join("vanishes")).unwrap();
+    sandbox.write("changes", "grown longer");
+    let fifo = sandbox.tree().join("becomes a fifo");
+    std::fs::remove_file(&fifo).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+
+    let run = sandbox.run(["resume"]).ends_with(1);
+    assert!(run.stdout().contains("3 problems"), "{}", run.stdout());
+    let problems = sandbox.run(["status", "--problems"]).succeeds().stdout();
+    for words in ["vanishes: vanished", "changes: changed while read", "fifo: not a regular file"] {
+        assert!(problems.contains(words), "{words}: {problems}");
+    }
+    assert!(sandbox.groups().is_empty());
+    sandbox.write("copy", "same");
+    sandbox.scan();
+    assert_eq!(sandbox.group_names(), [["copy", "stays"]]);
+    assert_eq!(sandbox.report()["summary"]["problems"], 0);
+}
+
+#[test]
+fn a_file_that_may_not_be_read_is_reported_and_tried_again() {
+    if rustix::process::geteuid().is_root() {
+        return as_ordinary_user("processing::a_file_that_may_not_be_read_is_reported_and_tried_again");
+    }
+    let sandbox = Sandbox::new();
+    let closed = sandbox.write("closed", "same");
+    sandbox.write("open", "same");
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o000)).unwrap();
+    sandbox.run(["scan", "tree"]).ends_with(1);
+    assert!(sandbox.groups().is_empty());
+    let problems = sandbox.run(["status", "--problems"]).succeeds().stdout();
+    assert!(problems.contains("tree/closed: permission denied"), "{problems}");
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o644)).unwrap();
+    sandbox.run(["scan", "tree"]).succeeds();
+    assert_eq!(sandbox.group_names(), [["closed", "open"]]);
+}

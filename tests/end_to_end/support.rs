@@ -1,0 +1,221 @@
+//! A place to run dupfind in: its own home, index and tree, and nothing of the outside.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A directory that is removed with everything in it.
+pub(crate) struct Sandbox {
+    directory: TempDir,
+}
+
+impl Sandbox {
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::Builder::new().prefix("dupfind-test-").tempdir().unwrap();
+        for name in ["home", "tree"] {
+            std::fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        Self { directory }
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.directory.path().canonicalize().unwrap()
+    }
+
+    /// The tree that is scanned.
+    pub(crate) fn tree(&self) -> PathBuf {
+        self.path().join("tree")
+    }
+
+    pub(crate) fn index(&self) -> PathBuf {
+        self.path().join("home/.local/share/dupfind/index.db")
+    }
+
+    /// Writes a file of the tree, last changed long ago.
+    pub(crate) fn write(&self, name: impl AsRef<Path>, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.tree().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// A command that sees nothing of the outside.
+    pub(crate) fn command<I, S>(&self, arguments: I) -> Command
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        let mut command = Command::new(binary());
+        command.args(arguments).env_clear().env("HOME", self.path().join("home"));
+        command.current_dir(self.path()).stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn run<I, S>(&self, arguments: I) -> Run
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        Run::of(self.command(arguments).output().unwrap())
+    }
+
+    /// Scans the tree, which must go well.
+    pub(crate) fn scan(&self) -> Run {
+        self.run(["scan", "tree"]).succeeds()
+    }
+
+    /// What a scan said, as JSON.
+    pub(crate) fn scan_json(&self, arguments: &[&str]) -> Value {
+        let run = self.run(["scan", "--json", "-q"].iter().chain(arguments));
+        serde_json::from_slice(&run.output.stdout).unwrap_or_else(|error| panic!("{error}: {run:?}"))
+    }
+
+    pub(crate) fn report(&self) -> Value {
+        self.report_with(&[])
+    }
+
+    pub(crate) fn report_with(&self, arguments: &[&str]) -> Value {
+        let run = self.run(["report", "--json", "-"].iter().chain(arguments)).succeeds();
+        serde_json::from_slice(&run.output.stdout).unwrap()
+    }
+
+    /// The groups as sorted names below the tree; hard links as further names of their file.
+    pub(crate) fn groups(&self) -> Vec<Vec<OsString>> {
+        names_of_groups(&self.report(), &self.tree())
+    }
+
+    /// The groups as text.
+    pub(crate) fn group_names(&self) -> Vec<Vec<String>> {
+        let text = |name: OsString| name.to_string_lossy().into_owned();
+        self.groups().into_iter().map(|group| group.into_iter().map(text).collect()).collect()
+    }
+
+    /// What SQL says of the index.
+    pub(crate) fn sql(&self, query: &str) -> String {
+        use sqlx::{Connection as _, Row as _};
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.index());
+            let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+            let query = sqlx::AssertSqlSafe(query.to_owned());
+            let rows = sqlx::query(query).fetch_all(&mut connection).await.unwrap();
+            let text = |row: &sqlx::sqlite::SqliteRow| {
+                let column = |index| row.try_get_unchecked::<Option<String>, _>(index).unwrap();
+                let values = (0..row.len()).map(|index| column(index).unwrap_or_else(|| "NULL".to_owned()));
+                values.collect::<Vec<_>>().join("|")
+            };
+            rows.iter().map(text).collect::<Vec<_>>().join("\n")
+        })
+    }
+}
+
+/// A run that ended.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) output: Output,
+}
+
+impl Run {
+    pub(crate) fn of(output: Output) -> Self {
+        Self { output }
+    }
+
+    pub(crate) fn succeeds(self) -> Self {
+        self.ends_with(0)
+    }
+
+    pub(crate) fn ends_with(self, code: i32) -> Self {
+        assert_eq!(self.output.status.code(), Some(code), "{}\n{}", self.stdout(), self.stderr());
+        self
+    }
+
+    pub(crate) fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.output.stdout).into_owned()
+    }
+
+    pub(crate) fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.output.stderr).into_owned()
+    }
+
+    /// Refused in one line that holds these words.
+    pub(crate) fn is_refused(self, code: i32, words: &[&str]) -> Self {
+        let run = self.ends_with(code);
+        let message = run.stderr();
+        assert_eq!(message.trim_end().lines().count(), 1, "{message}");
+        for word in words {
+            assert!(message.contains(word), "{word:?} in {message}");
+        }
+        run
+    }
+}
+
+/// Groups of a JSON report as sorted names below a directory.
+pub(crate) fn names_of_groups(report: &Value, below: &Path) -> Vec<Vec<OsString>> {
+    let mut groups: Vec<Vec<OsString>> = Vec::new();
+    for group in report["groups"].as_array().unwrap() {
+        let mut names = Vec::new();
+        for file in group["files"].as_array().unwrap() {
+            let mut odd_links = file["hard_links_base64"].as_array().into_iter().flatten();
+            names.push(path_of(&file["path"], &file["path_base64"]));
+            for link in file["hard_links"].as_array().unwrap() {
+                let is_odd = link.as_str().unwrap().contains('\u{fffd}');
+                let encoded = if is_odd { odd_links.next().unwrap_or(&Value::Null) } else { &Value::Null };
+                names.push(path_of(link, encoded));
+            }
+        }
+        let below = |path: PathBuf| path.strip_prefix(below).unwrap_or(&path).as_os_str().to_owned();
+        let mut names: Vec<OsString> = names.into_iter().map(below).collect();
+        names.sort();
+        groups.push(names);
+    }
+    groups.sort();
+    groups
+}
+
+fn path_of(path: &Value, encoded: &Value) -> PathBuf {
+    use base64::Engine as _;
+    match encoded.as_str() {
+        Some(encoded) => {
+            let bytes = base64::engine::general_purpose::STANDARD.decode(encoded).unwrap();
+            PathBuf::from(OsStr::from_bytes(&bytes))
+        }
+        None => PathBuf::from(path.as_str().unwrap()),
+    }
+}
+
+/// Waits until files written before are no longer racily clean.
+pub(crate) fn let_timestamps_settle() {
+    std::thread::sleep(Duration::from_millis(2100));
+}
+
+/// A report for the browser: more groups than fit on a page, and names that try to do harm.
+pub(crate) fn report_for_browser_tests() -> (TempDir, PathBuf) {
+    let sandbox = Sandbox::new();
+    let pair = |name: &str, size: usize| {
+        for directory in ["a", "b"] {
+            sandbox.write(Path::new(directory).join(name), vec![b'x'; size]);
+        }
+    };
+    for index in 0..130 {
+        let extension = ["jpg", "txt", "mp4", "noext"][index % 4];
+        pair(&format!("file-{index:03}.{extension}"), 1000 + 10 * index);
+    }
+    pair("<img src=x onerror=document.title=1>&\"quote'.jpg", 50_001);
+    pair("photo\u{202e}gpj.exe", 50_002);
+    pair("linked.bin", 50_003);
+    std::fs::hard_link(sandbox.tree().join("a/linked.bin"), sandbox.tree().join("a/linked-too.bin")).unwrap();
+    sandbox.scan();
+    sandbox.run(["report", "-q", "--html", "report.html"]).succeeds();
+    let path = sandbox.path().join("report.html");
+    (sandbox.directory, path)
+}
+
+/// The program; a test that runs as another user brings its own copy.
+fn binary() -> OsString {
+    std::env::var_os("DUPFIND_TEST_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_dupfind").into())
+}
