@@ -314,7 +314,7 @@ impl Page {
     }
 }
 
-/// A chromedriver command that WebDriver itself does not have.
+/// A command that chromedriver adds to the standard ones.
 #[derive(Debug)]
 struct Vendor {
     path: &'static str,

@@ -109,7 +109,9 @@ impl Sandbox {
                 let values = (0..row.len()).map(|index| column(index).unwrap_or_else(|| "NULL".to_owned()));
                 values.collect::<Vec<_>>().join("|")
             };
-            rows.iter().map(text).collect::<Vec<_>>().join("\n")
+            let text = rows.iter().map(text).collect::<Vec<_>>().join("\n");
+            connection.close().await.unwrap();
+            text
         })
     }
 }

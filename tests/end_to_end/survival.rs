@@ -13,7 +13,7 @@ use super::support::{Run, Sandbox};
 fn large_tree() -> Sandbox {
     let sandbox = Sandbox::new();
     for index in 0..6000_usize {
-        let content = format!("{}", index % 2000).repeat(50 + index % 7);
+        let content = format!("{}", index % 2000).repeat(50 + index % 2000 % 7);
         sandbox.write(format!("{}/{}/{index}", index % 11, index % 5), content);
     }
     for name in ["x", "y", "z"] {

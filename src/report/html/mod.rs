@@ -143,7 +143,7 @@ impl<W: Write> HtmlSink<W> {
         let rest = (left_out > 0).then(|| {
             let groups = plural(left_out, "more group", "more groups");
             format!(
-                "{groups} with {} are counted above but not listed; --limit lists more.",
+                "{groups} with {} are counted above but not listed; --limit lists more",
                 bytes(left_out_bytes)
             )
         });
