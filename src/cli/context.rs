@@ -53,8 +53,8 @@ impl Context {
     }
 
     /// Resolves the settings, with what a command has flags of its own for.
-    pub(super) fn settings(&self, own: Flags) -> Result<Settings, Failure> {
-        let Flags { threads, io_threads, batch_size, .. } = own;
+    pub(super) fn settings(&self, own: &Flags) -> Result<Settings, Failure> {
+        let Flags { threads, io_threads, batch_size, .. } = *own;
         let flags = Flags { threads, io_threads, batch_size, ..self.flags.clone() };
         let settings = Settings::resolve(&flags, &environment()?)?;
         if self.verbose {

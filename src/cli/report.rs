@@ -97,7 +97,7 @@ pub(super) async fn run(args: ReportArgs, context: &Context) -> Result<Exit, Fai
     if args.null && args.format != Format::Fdupes {
         return Err(Failure::Usage("--null needs --format fdupes".to_owned()));
     }
-    let settings = context.settings(Flags::default())?;
+    let settings = context.settings(&Flags::default())?;
     let index = context.open_index(&settings).await?;
     let mut files = Vec::new();
     let mut sinks = open_sinks(&args, context, &mut files)?;

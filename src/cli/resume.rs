@@ -25,7 +25,7 @@ pub(super) struct ResumeArgs {
 }
 
 pub(super) async fn run(args: ResumeArgs, context: &Context) -> Result<Exit, Failure> {
-    let settings = context.settings(args.work.into_flags())?;
+    let settings = context.settings(&args.work.into_flags())?;
     let index = context.open_index(&settings).await?;
     let run = StartedRun::new(&settings, index, context)?;
     let report = run.scanner.resume(&args.directories).await?;

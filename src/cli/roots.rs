@@ -35,7 +35,7 @@ enum RootsCommand {
 }
 
 pub(super) async fn run(args: RootsArgs, context: &Context) -> Result<Exit, Failure> {
-    let settings = context.settings(Flags::default())?;
+    let settings = context.settings(&Flags::default())?;
     let index = context.open_index(&settings).await?;
     if let Some(RootsCommand::Remove { directory }) = args.command {
         return remove(index.as_ref(), &directory, context).await;

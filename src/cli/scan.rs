@@ -146,7 +146,7 @@ impl ScanOptions {
 }
 
 pub(super) async fn run(args: ScanArgs, context: &Context) -> Result<Exit, Failure> {
-    let settings = context.settings(args.work.into_flags())?;
+    let settings = context.settings(&args.work.into_flags())?;
     let given = args.options.into_settings(&settings.scan);
     let mut requests = Vec::new();
     for directory in &args.directories {

@@ -36,7 +36,7 @@ struct Status {
 }
 
 pub(super) async fn run(args: StatusArgs, context: &Context) -> Result<Exit, Failure> {
-    let settings = context.settings(Flags::default())?;
+    let settings = context.settings(&Flags::default())?;
     let index = context.open_index(&settings).await?;
     let mut roots = Vec::new();
     for root in index.roots().await? {

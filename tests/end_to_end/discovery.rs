@@ -48,7 +48,10 @@ fn an_unchanged_tree_is_not_read_and_no_row_of_it_is_written() {
         ));
     }
     let again = sandbox.scan_json(&["tree"]);
-    assert_eq!((&again["files_seen"], &again["hashed"], &again["bytes_read"]), (&50.into(), &0.into(), &0.into()));
+    assert_eq!(
+        (&again["files_seen"], &again["hashed"], &again["bytes_read"]),
+        (&50.into(), &0.into(), &0.into())
+    );
     assert_eq!(sandbox.sql("select count(*) from touched"), "0");
     sandbox.write("d0/f0", "changed");
     sandbox.scan();
@@ -84,7 +87,10 @@ fn names_of_any_bytes_are_found_and_told_apart() {
     expected.sort_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
     assert_eq!(groups[0], expected);
     let text = sandbox.run(["report"]).succeeds().stdout();
-    assert!(text.contains("new\\nline") && text.contains("\\u{202e}gpj") && text.contains("\\xff\\xfe"), "{text}");
+    assert!(
+        text.contains("new\\nline") && text.contains("\\u{202e}gpj") && text.contains("\\xff\\xfe"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -149,7 +155,8 @@ fn globs_sizes_and_depth_choose_files() {
     sandbox.write("node_modules/d.jpg", "12345");
     let seen = |arguments: &[&str]| {
         let _ = sandbox.scan_json(arguments);
-        sandbox.sql("select group_concat(cast(name as text), ' ') from (select name from files order by name)")
+        sandbox
+            .sql("select group_concat(cast(name as text), ' ') from (select name from files order by name)")
     };
     assert_eq!(seen(&["--include", "*.jpg", "tree"]), "a.jpg b.jpg d.jpg");
     assert_eq!(seen(&["--include", "*.jpg", "--exclude", "node_modules", "tree"]), "a.jpg b.jpg");
@@ -232,7 +239,10 @@ fn a_large_directory_comes_in_pieces_and_forgets_what_is_gone() {
     }
     sandbox.write("big/new", "x");
     let second = sandbox.scan_json(&["--discover-only", "tree"]);
-    assert_eq!((&second["added"], &second["updated"], &second["removed"]), (&1.into(), &0.into(), &100.into()));
+    assert_eq!(
+        (&second["added"], &second["updated"], &second["removed"]),
+        (&1.into(), &0.into(), &100.into())
+    );
     assert_eq!(sandbox.sql("select count(*) from files"), "9901");
 }
 
@@ -298,7 +308,11 @@ pub(crate) fn as_ordinary_user(test: &str) {
         command.current_dir(place.path()).output().unwrap()
     };
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success() && text.contains("1 passed"),
+        "{text}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[test]

@@ -8,12 +8,18 @@ fn what_cannot_be_scanned_is_refused_and_leaves_no_trace() {
     let file = sandbox.write("file", "x");
     sandbox.run(["scan", "missing"]).is_refused(2, &["missing", "No such file"]);
     sandbox.run(["scan", "tree", "missing"]).is_refused(2, &["missing"]);
-    sandbox.run(["scan".as_ref(), file.as_os_str()]).is_refused(2, &["file", "not a directory", "--files-from"]);
+    sandbox
+        .run(["scan".as_ref(), file.as_os_str()])
+        .is_refused(2, &["file", "not a directory", "--files-from"]);
     sandbox.run(["scan", "--include", "a[", "tree"]).is_refused(2, &["a["]);
     sandbox.run(["scan", "--files-from", "missing"]).is_refused(2, &["missing"]);
     assert!(!sandbox.index().exists(), "no index was made");
-    for arguments in [&["scan"][..], &["scan", "--min-size", "huge", "tree"], &["scan", "--threads", "0", "tree"], &["frob"]]
-    {
+    for arguments in [
+        &["scan"][..],
+        &["scan", "--min-size", "huge", "tree"],
+        &["scan", "--threads", "0", "tree"],
+        &["frob"],
+    ] {
         sandbox.run(arguments).ends_with(2);
     }
 }
@@ -30,7 +36,8 @@ fn without_an_index_there_is_nothing_to_report() {
 #[test]
 fn what_is_no_index_is_left_alone() {
     let sandbox = Sandbox::new();
-    let text = sandbox.write("notes.txt", "these are my notes, which are no database at all, and longer than a header");
+    let text = sandbox
+        .write("notes.txt", "these are my notes, which are no database at all, and longer than a header");
     let url = format!("sqlite://{}", text.display());
     sandbox.run(["scan", "--db-url", &url, "tree"]).is_refused(3, &["notes.txt"]);
     assert!(std::fs::read_to_string(&text).unwrap().starts_with("these are my notes"));
@@ -39,7 +46,8 @@ fn what_is_no_index_is_left_alone() {
     let foreign = sandbox.path().join("foreign.db");
     std::fs::copy(sandbox.index(), &foreign).unwrap();
     let url = format!("sqlite://{}", foreign.display());
-    let _ = sandbox.sql(&format!("attach '{}' as other; drop table other._sqlx_migrations", foreign.display()));
+    let _ =
+        sandbox.sql(&format!("attach '{}' as other; drop table other._sqlx_migrations", foreign.display()));
     sandbox.run(["scan", "--db-url", &url, "tree"]).is_refused(3, &["no dupfind index"]);
 
     // An index of a later version is refused, not altered.

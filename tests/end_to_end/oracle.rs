@@ -14,13 +14,29 @@ use super::support::Sandbox;
 /// Something that happens to a tree. Names and contents come from small sets, so that they meet.
 #[derive(Debug, Clone)]
 enum Event {
-    Write { name: u8, content: u8 },
-    Remove { name: u8 },
-    HardLink { from: u8, to: u8 },
-    Rename { from: u8, to: u8 },
-    RemoveDirectory { name: u8 },
+    Write {
+        name: u8,
+        content: u8,
+    },
+    Remove {
+        name: u8,
+    },
+    HardLink {
+        from: u8,
+        to: u8,
+    },
+    Rename {
+        from: u8,
+        to: u8,
+    },
+    RemoveDirectory {
+        name: u8,
+    },
     /// Changes the content and puts the old mtime back: only ctime tells.
-    RewriteInSecret { name: u8, content: u8 },
+    RewriteInSecret {
+        name: u8,
+        content: u8,
+    },
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -66,8 +82,12 @@ fn apply(tree: &Path, event: &Event) {
             make_parent(&at(*name)).and_then(|()| std::fs::write(at(*name), content_of(*content)))
         }
         Event::Remove { name } => std::fs::remove_file(at(*name)),
-        Event::HardLink { from, to } => make_parent(&at(*to)).and_then(|()| std::fs::hard_link(at(*from), at(*to))),
-        Event::Rename { from, to } => make_parent(&at(*to)).and_then(|()| std::fs::rename(at(*from), at(*to))),
+        Event::HardLink { from, to } => {
+            make_parent(&at(*to)).and_then(|()| std::fs::hard_link(at(*from), at(*to)))
+        }
+        Event::Rename { from, to } => {
+            make_parent(&at(*to)).and_then(|()| std::fs::rename(at(*from), at(*to)))
+        }
         Event::RemoveDirectory { name } => match at(*name).parent() {
             Some(parent) if parent != tree => std::fs::remove_dir_all(parent),
             _ => Ok(()),

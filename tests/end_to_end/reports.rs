@@ -24,7 +24,8 @@ fn json_has_the_documented_shape() {
     assert_eq!(report["version"], 1);
     assert_eq!(report["complete"], true);
     let summary = &report["summary"];
-    let figures = ["files", "bytes", "groups", "redundant_files", "reclaimable_bytes", "pending_files", "problems"];
+    let figures =
+        ["files", "bytes", "groups", "redundant_files", "reclaimable_bytes", "pending_files", "problems"];
     let values: Vec<u64> = figures.iter().map(|name| summary[name].as_u64().unwrap()).collect();
     assert_eq!(values, [7, 9601, 2, 4, 5700, 0, 0]);
     let group = &report["groups"][0];
@@ -34,7 +35,8 @@ fn json_has_the_documented_shape() {
     let file = &group["files"][0];
     assert!(file["path"].as_str().unwrap().ends_with("tree/a/big"));
     assert!(file["modified"].as_str().unwrap().ends_with('Z'));
-    let inode = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(sandbox.tree().join("a/big")).unwrap());
+    let inode =
+        std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(sandbox.tree().join("a/big")).unwrap());
     assert_eq!(file["inode"], inode);
     assert_eq!(file["hard_links"], serde_json::json!([]));
 }
@@ -64,7 +66,8 @@ fn reports_can_be_sorted_limited_and_restricted() {
 fn fdupes_format_is_what_fdupes_prints() {
     let sandbox = photos();
     let tree = sandbox.tree().display().to_string();
-    let expected = format!("{tree}/a/big\n{tree}/b/big\n\n{tree}/a/1\n{tree}/a/2\n{tree}/a/3\n{tree}/b/4\n\n");
+    let expected =
+        format!("{tree}/a/big\n{tree}/b/big\n\n{tree}/a/1\n{tree}/a/2\n{tree}/a/3\n{tree}/b/4\n\n");
     let run = sandbox.run(["report", "--format", "fdupes"]).succeeds();
     assert_eq!(run.stdout(), expected);
     let run = sandbox.run(["report", "--format", "fdupes", "-0"]).succeeds();
@@ -93,7 +96,8 @@ fn several_files_are_written_at_once_and_whole() {
     assert_eq!(read("r.csv").matches("\r\n").count(), 7);
     sandbox.run(["report", "--html", "no/such/place.html"]).is_refused(2, &["no/such/place.html"]);
     sandbox.run(["report", "--json", "home"]).is_refused(2, &["home"]);
-    let left: Vec<_> = std::fs::read_dir(sandbox.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let left: Vec<_> =
+        std::fs::read_dir(sandbox.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 5, "no temporary file is left: {left:?}");
 }
 
@@ -104,12 +108,8 @@ fn a_reader_that_has_seen_enough_is_no_error() {
         sandbox.write(format!("d{}/{index}", index % 2), format!("{}", index / 2));
     }
     sandbox.scan();
-    let mut child = sandbox
-        .command(["report"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        sandbox.command(["report"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut first = [0; 64];
     child.stdout.take().unwrap().read_exact(&mut first).unwrap();
     let output = child.wait_with_output().unwrap();

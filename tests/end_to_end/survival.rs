@@ -145,10 +145,15 @@ fn a_full_disk_is_a_clear_error_and_the_index_opens_again() {
         home = sandbox.path().join("home").display(),
         tree = sandbox.tree().display(),
     );
-    let user = if rustix::process::geteuid().is_root() { &["--mount"][..] } else { &["--mount", "--map-root-user"] };
+    let user =
+        if rustix::process::geteuid().is_root() { &["--mount"][..] } else { &["--mount", "--map-root-user"] };
     let output = Command::new("unshare").args(user).args(["sh", "-c", &script]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
-    assert_ne!(output.status.code(), Some(77), "this test needs the right to mount a tmpfs (root or user namespaces)");
+    assert_ne!(
+        output.status.code(),
+        Some(77),
+        "this test needs the right to mount a tmpfs (root or user namespaces)"
+    );
     let error = std::fs::read_to_string(disk.with_extension("err")).unwrap_or_default();
     assert_eq!(said.lines().collect::<Vec<_>>(), ["scan 3", "status 0", "again 0", "report 0"], "{error}");
     assert!(error.contains("no space left for the index"), "{error}");
