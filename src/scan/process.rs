@@ -71,6 +71,10 @@ impl Run<'_> {
         let (fed, written, hashed) = tokio::join!(feeding, writing, hashing);
 
         let mut counts = written?;
+        // What was sampled first is counted there.
+        if stage == Stage::Sample {
+            counts.hashed = 0;
+        }
         fed?;
         hashed?;
         counts.bytes_read = scanner.progress.read_bytes.get() - read_before;

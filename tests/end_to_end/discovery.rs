@@ -307,10 +307,10 @@ pub(crate) fn as_ordinary_user(test: &str) {
         command.env("DUPFIND_TEST_BINARY", place.path().join("dupfind")).env("TMPDIR", "/tmp");
         command.current_dir(place.path()).output().unwrap()
     };
-    let text = String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stdout);
     assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}\n{}",
+        output.status.success() && said.contains("1 passed"),
+        "{said}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
 }
@@ -329,7 +329,7 @@ fn an_unplugged_disk_is_offline_and_not_empty() {
     assert_eq!(sandbox.sql("select count(*) from files"), "2");
     // A root that is gone altogether is not empty either.
     std::fs::remove_dir_all(sandbox.tree().join("usb")).unwrap();
-    sandbox.run(["scan", "tree/usb"]).is_refused(2, &["tree/usb"]);
+    sandbox.run(["scan", "tree/usb"]).refused(2, &["tree/usb"]);
     assert_eq!(sandbox.sql("select count(*) from files"), "2");
     sandbox.run(["roots", "remove", "tree/usb"]).succeeds();
     assert_eq!(sandbox.sql("select count(*) from files"), "0");

@@ -1,5 +1,8 @@
 //! The program as its users meet it: each test runs the built binary in surroundings of its own.
 
+#![expect(clippy::disallowed_methods, reason = "the tests remove, rename and link files of their own")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod browser;
 mod discovery;
 mod options;

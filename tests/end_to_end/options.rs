@@ -3,16 +3,14 @@
 use super::support::Sandbox;
 
 #[test]
-fn what_cannot_be_scanned_is_refused_and_leaves_no_trace() {
+fn what_cannot_be_scanned_refused_and_leaves_no_trace() {
     let sandbox = Sandbox::new();
     let file = sandbox.write("file", "x");
-    sandbox.run(["scan", "missing"]).is_refused(2, &["missing", "No such file"]);
-    sandbox.run(["scan", "tree", "missing"]).is_refused(2, &["missing"]);
-    sandbox
-        .run(["scan".as_ref(), file.as_os_str()])
-        .is_refused(2, &["file", "not a directory", "--files-from"]);
-    sandbox.run(["scan", "--include", "a[", "tree"]).is_refused(2, &["a["]);
-    sandbox.run(["scan", "--files-from", "missing"]).is_refused(2, &["missing"]);
+    sandbox.run(["scan", "missing"]).refused(2, &["missing", "No such file"]);
+    sandbox.run(["scan", "tree", "missing"]).refused(2, &["missing"]);
+    sandbox.run(["scan".as_ref(), file.as_os_str()]).refused(2, &["file", "not a directory", "--files-from"]);
+    sandbox.run(["scan", "--include", "a[", "tree"]).refused(2, &["a["]);
+    sandbox.run(["scan", "--files-from", "missing"]).refused(2, &["missing"]);
     assert!(!sandbox.index().exists(), "no index was made");
     for arguments in [
         &["scan"][..],
@@ -28,7 +26,7 @@ fn what_cannot_be_scanned_is_refused_and_leaves_no_trace() {
 fn without_an_index_there_is_nothing_to_report() {
     let sandbox = Sandbox::new();
     for command in ["report", "status", "resume", "roots"] {
-        sandbox.run([command]).is_refused(3, &["index.db", "dupfind scan"]);
+        sandbox.run([command]).refused(3, &["index.db", "dupfind scan"]);
     }
     assert!(!sandbox.index().exists());
 }
@@ -39,7 +37,7 @@ fn what_is_no_index_is_left_alone() {
     let text = sandbox
         .write("notes.txt", "these are my notes, which are no database at all, and longer than a header");
     let url = format!("sqlite://{}", text.display());
-    sandbox.run(["scan", "--db-url", &url, "tree"]).is_refused(3, &["notes.txt"]);
+    sandbox.run(["scan", "--db-url", &url, "tree"]).refused(3, &["notes.txt"]);
     assert!(std::fs::read_to_string(&text).unwrap().starts_with("these are my notes"));
 
     sandbox.scan();
@@ -48,7 +46,7 @@ fn what_is_no_index_is_left_alone() {
     let url = format!("sqlite://{}", foreign.display());
     let _ =
         sandbox.sql(&format!("attach '{}' as other; drop table other._sqlx_migrations", foreign.display()));
-    sandbox.run(["scan", "--db-url", &url, "tree"]).is_refused(3, &["no dupfind index"]);
+    sandbox.run(["scan", "--db-url", &url, "tree"]).refused(3, &["no dupfind index"]);
 
     // An index of a later version is refused, not altered.
     let _ = sandbox.sql(
@@ -56,7 +54,7 @@ fn what_is_no_index_is_left_alone() {
          values (9999, 'of the future', 1, x'00', 0)",
     );
     let before = std::fs::read(sandbox.index()).unwrap();
-    sandbox.run(["scan", "tree"]).is_refused(3, &["index.db", "left as it is"]);
+    sandbox.run(["scan", "tree"]).refused(3, &["index.db", "left as it is"]);
     assert_eq!(std::fs::read(sandbox.index()).unwrap(), before);
 }
 
@@ -82,10 +80,10 @@ fn the_index_can_be_chosen_by_flag_environment_and_file() {
 fn a_broken_configuration_is_named_with_its_place() {
     let sandbox = Sandbox::new();
     std::fs::write(sandbox.path().join("config.json"), "{\n  \"scan\": {\"min_syze\": 1}\n}").unwrap();
-    sandbox.run(["scan", "tree"]).is_refused(2, &["config.json:2:", "min_syze"]);
+    sandbox.run(["scan", "tree"]).refused(2, &["config.json:2:", "min_syze"]);
     let mut command = sandbox.command(["scan", "tree"]);
     command.env("DUPFIND_CONFIG", "absent.json");
-    super::support::Run::of(command.output().unwrap()).is_refused(2, &["absent.json"]);
+    super::support::Run::of(command.output().unwrap()).refused(2, &["absent.json"]);
 }
 
 #[test]

@@ -124,7 +124,7 @@ fn discovery_alone_can_be_looked_at_and_folders_completed_one_by_one() {
     assert_eq!(report["summary"]["groups"], 2);
     let idle = sandbox.run(["resume"]).succeeds();
     assert!(idle.stderr().contains("nothing to resume"), "{}", idle.stderr());
-    sandbox.run(["resume", "home"]).is_refused(2, &["home", "dupfind scan"]);
+    sandbox.run(["resume", "home"]).refused(2, &["home", "dupfind scan"]);
 }
 
 #[test]

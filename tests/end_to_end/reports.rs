@@ -72,7 +72,7 @@ fn fdupes_format_is_what_fdupes_prints() {
     assert_eq!(run.stdout(), expected);
     let run = sandbox.run(["report", "--format", "fdupes", "-0"]).succeeds();
     assert_eq!(run.stdout(), expected.replace('\n', "\0"));
-    sandbox.run(["report", "-0"]).is_refused(2, &["--format fdupes"]);
+    sandbox.run(["report", "-0"]).refused(2, &["--format fdupes"]);
 }
 
 #[test]
@@ -94,8 +94,8 @@ fn several_files_are_written_at_once_and_whole() {
     assert!(read("r.html").contains("</html>"));
     assert!(serde_json::from_str::<serde_json::Value>(&read("r.json")).is_ok());
     assert_eq!(read("r.csv").matches("\r\n").count(), 7);
-    sandbox.run(["report", "--html", "no/such/place.html"]).is_refused(2, &["no/such/place.html"]);
-    sandbox.run(["report", "--json", "home"]).is_refused(2, &["home"]);
+    sandbox.run(["report", "--html", "no/such/place.html"]).refused(2, &["no/such/place.html"]);
+    sandbox.run(["report", "--json", "home"]).refused(2, &["home"]);
     let left: Vec<_> =
         std::fs::read_dir(sandbox.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left.len(), 5, "no temporary file is left: {left:?}");

@@ -145,7 +145,7 @@ impl Run {
     }
 
     /// Refused in one line that holds these words.
-    pub(crate) fn is_refused(self, code: i32, words: &[&str]) -> Self {
+    pub(crate) fn refused(self, code: i32, words: &[&str]) -> Self {
         let run = self.ends_with(code);
         let message = run.stderr();
         assert_eq!(message.trim_end().lines().count(), 1, "{message}");

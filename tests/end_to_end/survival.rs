@@ -113,7 +113,7 @@ fn the_one_who_waits_says_for_whom() {
         std::thread::sleep(Duration::from_millis(10));
     }
     assert!(name.contains(&holder.id().to_string()), "{name:?}");
-    sandbox.run(["scan", "--no-wait", "tree"]).is_refused(3, &[&name]);
+    sandbox.run(["scan", "--no-wait", "tree"]).refused(3, &[&name]);
     sandbox.run(["report"]).succeeds();
 
     let mut waiting = sandbox.command(["scan", "tree"]).stderr(Stdio::piped()).spawn().unwrap();
