@@ -1,0 +1,182 @@
+//! Fresh indexes, and short ways to fill them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use dupfind::index::lock::OnBusy;
+use dupfind::index::sqlite::SqliteIndex;
+use dupfind::index::{Index, Writer};
+use dupfind::model::digest::{Digest, Sample};
+use dupfind::model::group::{ReportFilter, ReportItem};
+use dupfind::model::listing::{Coverage, Entry, Listing};
+use dupfind::model::path::VolumePath;
+use dupfind::model::pending::{Finding, Job, Outcome, Scope, Stage};
+use dupfind::model::scan::{RootId, ScanId, ScanKind};
+use dupfind::model::settings::ScanSettings;
+use dupfind::model::stamp::{Nanos, Stamp};
+use dupfind::model::volume::{Extent, Mount, MountedVolume, VolumeId, VolumeIdentity};
+use tempfile::TempDir;
+
+/// A kind of database.
+pub(crate) trait Backend {
+    /// An empty index, and what it needs to live.
+    async fn fresh() -> (Box<dyn Index>, TempDir);
+}
+
+pub(crate) struct Sqlite;
+
+impl Backend for Sqlite {
+    async fn fresh() -> (Box<dyn Index>, TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let index = SqliteIndex::create(&directory.path().join("index.db"), OnBusy::Fail).await.unwrap();
+        (Box::new(index), directory)
+    }
+}
+
+pub(crate) const HOST: &str = "here";
+
+/// An index with one volume, `/`, and one root, `/r`.
+pub(crate) struct World {
+    pub(crate) index: Box<dyn Index>,
+    pub(crate) volume: Arc<MountedVolume>,
+    pub(crate) volume_id: VolumeId,
+    pub(crate) root: RootId,
+    _place: TempDir,
+}
+
+impl World {
+    pub(crate) async fn new<B: Backend>() -> Self {
+        let (index, place) = B::fresh().await;
+        let volume = mounted("uuid:main", "", "");
+        let mut writer = index.writer().await.unwrap();
+        let volume_id = writer.register_volume(HOST, &volume).await.unwrap();
+        let root = writer
+            .put_root(&extent(volume_id, "/r"), Path::new("/r"), &ScanSettings::default())
+            .await
+            .unwrap();
+        writer.close().await.unwrap();
+        Self { index, volume, volume_id, root, _place: place }
+    }
+
+    pub(crate) async fn writer(&self) -> Box<dyn Writer> {
+        let mut writer = self.index.writer().await.unwrap();
+        writer.register_volume(HOST, &self.volume).await.unwrap();
+        writer
+    }
+
+    pub(crate) fn listing(&self, directory: &str, coverage: Coverage, entries: Vec<Entry>) -> Listing {
+        let volume = Arc::clone(&self.volume);
+        Listing { volume, directory: VolumePath::new(directory.as_bytes()), coverage, entries }
+    }
+
+    pub(crate) fn whole(&self, directory: &str, entries: Vec<Entry>) -> Listing {
+        self.listing(directory, Coverage::Whole, entries)
+    }
+
+    /// One scan of the root: these listings, to its end.
+    pub(crate) async fn scan(&self, listings: &[Listing]) -> (ScanId, dupfind::model::scan::ScanCounts) {
+        let mut writer = self.writer().await;
+        let scan = writer.begin_scan(Some(self.root), ScanKind::Scan).await.unwrap();
+        let mut counts = writer.write_listings(scan, listings).await.unwrap();
+        let extents = [extent(self.volume_id, "/r")];
+        counts.removed += writer.finish_discovery(scan, Some(self.root), &extents).await.unwrap();
+        writer.close().await.unwrap();
+        (scan, counts)
+    }
+
+    pub(crate) fn everywhere(&self) -> Scope {
+        Scope { extents: vec![extent(self.volume_id, "")], reachable: vec![self.volume_id] }
+    }
+
+    pub(crate) async fn jobs_in(&self, stage: Stage, scope: &Scope) -> Vec<Job> {
+        let mounts = self.index.mounts(HOST).await.unwrap();
+        let mut reader = self.index.pending(stage, scope, &mounts).await.unwrap();
+        let mut jobs = Vec::new();
+        loop {
+            let window = reader.next().await.unwrap();
+            if window.is_empty() {
+                break;
+            }
+            jobs.extend(window);
+        }
+        let names: usize = jobs.iter().map(|job| job.names.len()).sum();
+        assert_eq!(reader.totals().files, names as u64);
+        jobs
+    }
+
+    pub(crate) async fn jobs(&self, stage: Stage) -> Vec<Job> {
+        self.jobs_in(stage, &self.everywhere()).await
+    }
+
+    /// The paths of each job in a stage.
+    pub(crate) async fn pending(&self, stage: Stage) -> Vec<Vec<String>> {
+        self.jobs(stage).await.iter().map(paths).collect()
+    }
+
+    /// Answers every pending job of a stage; returns how many rows took the answer.
+    pub(crate) async fn answer(&self, stage: Stage, finding: impl Fn(&Job) -> Finding) -> u64 {
+        let outcomes: Vec<Outcome> =
+            self.jobs(stage).await.iter().flat_map(|job| outcomes(job, &finding(job))).collect();
+        let mut writer = self.writer().await;
+        let written = writer.write_outcomes(&outcomes).await.unwrap();
+        writer.close().await.unwrap();
+        written
+    }
+
+    /// Groups as `size: path path=link`.
+    pub(crate) async fn groups(&self, filter: &ReportFilter) -> Vec<String> {
+        let mounts = self.index.mounts(HOST).await.unwrap();
+        let mut reader = self.index.report(filter, &mounts).await.unwrap();
+        let mut groups: Vec<String> = Vec::new();
+        loop {
+            let items = reader.next().await.unwrap();
+            if items.is_empty() {
+                return groups;
+            }
+            for item in items {
+                match item {
+                    ReportItem::Group(group) => groups.push(format!("{}:", group.size)),
+                    ReportItem::Member(member) => {
+                        let joint = if member.first_name { ' ' } else { '=' };
+                        groups.last_mut().unwrap().push_str(&format!("{joint}{}", member.path.display()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+pub(crate) fn mounted(identity: &str, root: &str, at: &str) -> Arc<MountedVolume> {
+    let mount = Mount { root: VolumePath::new(root.as_bytes()), at: at.as_bytes().into() };
+    Arc::new(MountedVolume { identity: VolumeIdentity(identity.into()), mount })
+}
+
+pub(crate) fn extent(volume: VolumeId, path: &str) -> Extent {
+    Extent { volume, path: VolumePath::new(path.as_bytes()) }
+}
+
+pub(crate) fn entry(name: &str, size: u64, inode: u64) -> Entry {
+    let stamp = Stamp { size, mtime: Nanos(1_000), ctime: Nanos(2_000), inode };
+    Entry { name: name.as_bytes().into(), stamp }
+}
+
+pub(crate) fn paths(job: &Job) -> Vec<String> {
+    job.names.iter().map(|name| name.path.display().to_string()).collect()
+}
+
+pub(crate) fn outcomes(job: &Job, finding: &Finding) -> Vec<Outcome> {
+    let outcome = |name: &dupfind::model::pending::PendingName| Outcome {
+        key: name.key.clone(),
+        expected: job.stamp,
+        finding: finding.clone(),
+    };
+    job.names.iter().map(outcome).collect()
+}
+
+pub(crate) fn hashed(content: u8) -> Finding {
+    Finding::Hashed { digest: Digest([content; 32]), sample: None, racy: false }
+}
+
+pub(crate) fn sampled(content: u8) -> Finding {
+    Finding::Sampled { sample: Sample([content; 16]), racy: false }
+}

@@ -1,0 +1,348 @@
+//! The laws.
+
+use std::path::Path;
+
+use dupfind::model::digest::{Digest, Sample};
+use dupfind::model::group::{ReportFilter, SortBy};
+use dupfind::model::listing::{Coverage, Entry, Problem};
+use dupfind::model::pending::{Finding, SMALL_FILE, Scope, Stage};
+use dupfind::model::scan::{ScanCounts, ScanKind, ScanStatus};
+use dupfind::model::settings::ScanSettings;
+use dupfind::model::stamp::{Nanos, Stamp};
+use dupfind::model::volume::VolumeIdentity;
+
+use super::backend::{Backend, HOST, World, entry, extent, hashed, mounted, outcomes, paths, sampled};
+
+pub(crate) async fn a_new_row_has_no_hash_and_an_unchanged_one_keeps_it<B: Backend>() {
+    let world = World::new::<B>().await;
+    let listings = [world.whole("/r", vec![entry("a", 5, 1), entry("b", 5, 2)])];
+    let (_, counts) = world.scan(&listings).await;
+    assert_eq!((counts.added, counts.updated, counts.removed), (2, 0, 0));
+    assert_eq!(world.pending(Stage::Size).await, [["/r/a"], ["/r/b"]]);
+    assert_eq!(world.answer(Stage::Size, |_| hashed(7)).await, 2);
+    let (_, counts) = world.scan(&listings).await;
+    assert_eq!((counts.added, counts.updated, counts.removed), (0, 0, 0));
+    assert!(world.pending(Stage::Size).await.is_empty());
+    assert_eq!(world.groups(&ReportFilter::default()).await, ["5: /r/a /r/b"]);
+}
+
+pub(crate) async fn each_part_of_a_stamp_resets_the_hash<B: Backend>() {
+    let world = World::new::<B>().await;
+    let original = entry("a", 5, 1);
+    let stamp = original.stamp;
+    let changes = [
+        Stamp { size: 6, ..stamp },
+        Stamp { mtime: Nanos(1_001), ..stamp },
+        Stamp { ctime: Nanos(2_001), ..stamp },
+        Stamp { inode: u64::MAX, ..stamp },
+    ];
+    for changed in changes {
+        let partner =
+            |stamp: Stamp| Entry { name: b"z".as_slice().into(), stamp: Stamp { inode: 9, ..stamp } };
+        world.scan(&[world.whole("/r", vec![original.clone(), partner(stamp)])]).await;
+        world.answer(Stage::Size, |_| hashed(7)).await;
+        let changed = Entry { stamp: changed, ..original.clone() };
+        let (_, counts) = world.scan(&[world.whole("/r", vec![changed.clone(), partner(stamp)])]).await;
+        assert_eq!((counts.added, counts.updated), (0, 1));
+        assert!(world.groups(&ReportFilter::default()).await.is_empty(), "{changed:?}");
+    }
+}
+
+pub(crate) async fn a_whole_listing_removes_what_it_does_not_hold_and_a_selection_does_not<B: Backend>() {
+    let world = World::new::<B>().await;
+    world.scan(&[world.whole("/r", vec![entry("a", 1, 1), entry("b", 2, 2), entry("c", 3, 3)])]).await;
+    let (_, counts) = world.scan(&[world.whole("/r", vec![entry("b", 2, 2)])]).await;
+    assert_eq!(counts.removed, 2);
+    let mut writer = world.writer().await;
+    let scan = writer.begin_scan(None, ScanKind::FilesFrom).await.unwrap();
+    let named = world.listing("/r", Coverage::Selected, vec![entry("d", 4, 4)]);
+    let counts = writer.write_listings(scan, &[named]).await.unwrap();
+    assert_eq!((counts.added, counts.removed), (1, 0));
+    writer.finish_discovery(scan, None, &[]).await.unwrap();
+    writer.close().await.unwrap();
+    assert_eq!(world.index.extent_totals(&[extent(world.volume_id, "/r")]).await.unwrap().files, 2);
+}
+
+pub(crate) async fn pieces_of_a_directory_are_one_listing<B: Backend>() {
+    let world = World::new::<B>().await;
+    let name = |number: u64| entry(&format!("{number:05}"), number, number);
+    let piece = |first, last, numbers: std::ops::Range<u64>| {
+        world.listing("/r", Coverage::Piece { first, last }, numbers.map(name).collect())
+    };
+    let pieces =
+        [piece(true, false, 0..2000), piece(false, false, 2000..4000), piece(false, true, 4000..4500)];
+    let (_, counts) = world.scan(&pieces).await;
+    assert_eq!((counts.added, counts.updated, counts.removed), (4500, 0, 0));
+    let pieces = [piece(true, false, 0..1999), piece(false, true, 2001..4501)];
+    let (_, counts) = world.scan(&pieces).await;
+    assert_eq!((counts.added, counts.updated, counts.removed), (1, 0, 2));
+}
+
+pub(crate) async fn an_unreadable_directory_keeps_its_rows_and_those_below<B: Backend>() {
+    let world = World::new::<B>().await;
+    let below = [
+        world.whole("/r", vec![entry("top", 1, 1)]),
+        world.whole("/r/closed", vec![entry("a", 2, 2)]),
+        world.whole("/r/closed/deep", vec![entry("b", 3, 3)]),
+        world.whole("/r/closedness", vec![entry("c", 4, 4)]),
+    ];
+    world.scan(&below).await;
+    let closed = world.listing("/r/closed", Coverage::Unreadable(Problem::PermissionDenied), Vec::new());
+    let (_, counts) = world.scan(&[below[0].clone(), closed]).await;
+    assert_eq!(counts.removed, 1, "only the directory whose name merely begins alike");
+    let totals = world.index.extent_totals(&[extent(world.volume_id, "/r")]).await.unwrap();
+    assert_eq!((totals.files, totals.problems), (3, 1));
+    let mounts = world.index.mounts(HOST).await.unwrap();
+    let problems = world.index.problems(&mounts, 10).await.unwrap();
+    assert_eq!(
+        (problems[0].path.as_path(), problems[0].problem.as_str()),
+        (Path::new("/r/closed"), "permission denied")
+    );
+    world.scan(&below).await;
+    assert!(world.index.problems(&mounts, 10).await.unwrap().is_empty());
+}
+
+pub(crate) async fn finishing_removes_directories_that_were_not_listed<B: Backend>() {
+    let world = World::new::<B>().await;
+    let top = world.whole("/r", vec![entry("a", 1, 1)]);
+    world.scan(&[top.clone(), world.whole("/r/gone", vec![entry("b", 2, 2)])]).await;
+    let (_, counts) = world.scan(&[top]).await;
+    assert_eq!(counts.removed, 1);
+    let totals = world.index.extent_totals(&[extent(world.volume_id, "")]).await.unwrap();
+    assert_eq!((totals.directories, totals.files), (1, 1));
+}
+
+pub(crate) async fn finishing_spares_what_belongs_to_other_roots_and_other_volumes<B: Backend>() {
+    let world = World::new::<B>().await;
+    let usb = mounted("uuid:usb", "", "/r/usb");
+    let mut writer = world.writer().await;
+    let usb_id = writer.register_volume(HOST, &usb).await.unwrap();
+    writer
+        .put_root(&extent(world.volume_id, "/r/inner"), Path::new("/r/inner"), &ScanSettings::default())
+        .await
+        .unwrap();
+    let scan = writer.begin_scan(Some(world.root), ScanKind::Scan).await.unwrap();
+    let mut on_usb = world.whole("", vec![entry("u", 1, 1)]);
+    on_usb.volume = usb;
+    let listings =
+        [world.whole("/r", vec![]), world.whole("/r/inner/deep", vec![entry("i", 1, 2)]), on_usb.clone()];
+    writer.write_listings(scan, &listings).await.unwrap();
+    let extents = [extent(world.volume_id, "/r"), extent(usb_id, "")];
+    writer.finish_discovery(scan, Some(world.root), &extents).await.unwrap();
+    writer.close().await.unwrap();
+
+    // The disk is unplugged: the next walk does not enter it.
+    let (_, counts) = world.scan(&[world.whole("/r", vec![])]).await;
+    assert_eq!(counts.removed, 0);
+    let totals = world.index.extent_totals(&extents).await.unwrap();
+    assert_eq!(totals.files, 2);
+}
+
+pub(crate) async fn nothing_lasts_without_a_commit<B: Backend>() {
+    let world = World::new::<B>().await;
+    let listings = [world.whole("/r", vec![entry("a", 1, 1)])];
+    let mut writer = world.writer().await;
+    let scan = writer.begin_scan(Some(world.root), ScanKind::Scan).await.unwrap();
+    writer.commit().await.unwrap();
+    writer.write_listings(scan, &listings).await.unwrap();
+    drop(writer);
+    assert_eq!(world.index.extent_totals(&[extent(world.volume_id, "")]).await.unwrap().files, 0);
+    let (_, counts) = world.scan(&listings).await;
+    assert_eq!(counts.added, 1);
+}
+
+pub(crate) async fn only_shared_sizes_are_pending_and_hard_links_are_one_job<B: Backend>() {
+    let world = World::new::<B>().await;
+    let links = vec![entry("l1", 5, 50), entry("l2", 5, 50), entry("unique", 6, 60)];
+    world.scan(&[world.whole("/r", links.clone())]).await;
+    assert!(world.jobs(Stage::Size).await.is_empty(), "one physical file has no partner");
+    let more = world.whole("/r/d", vec![entry("l3", 5, 50), entry("copy", 5, 10)]);
+    world.scan(&[world.whole("/r", links), more]).await;
+    let pending = world.pending(Stage::Size).await;
+    assert_eq!(pending, [vec!["/r/d/copy"], vec!["/r/l1", "/r/l2", "/r/d/l3"]], "by inode");
+    let all = world.pending(Stage::Everything).await;
+    assert_eq!(all.len(), 3);
+}
+
+pub(crate) async fn pending_is_limited_to_what_a_scope_needs_and_what_can_be_reached<B: Backend>() {
+    let world = World::new::<B>().await;
+    let listings = [
+        world.whole("/r/a", vec![entry("x", 5, 1), entry("y", 6, 2), entry("y2", 6, 3)]),
+        world.whole("/r/b", vec![entry("x", 5, 4), entry("z", 7, 5), entry("z2", 7, 6)]),
+    ];
+    world.scan(&listings).await;
+    let only_b = Scope { extents: vec![extent(world.volume_id, "/r/b")], ..world.everywhere() };
+    let jobs = world.jobs_in(Stage::Size, &only_b).await;
+    let names: Vec<_> = jobs.iter().flat_map(paths).collect();
+    assert_eq!(names, ["/r/a/x", "/r/b/x", "/r/b/z", "/r/b/z2"], "the partner outside too");
+    let unplugged = Scope { reachable: Vec::new(), ..world.everywhere() };
+    assert!(world.jobs_in(Stage::Size, &unplugged).await.is_empty());
+}
+
+pub(crate) async fn large_files_are_sampled_and_then_hashed_if_samples_are_shared<B: Backend>() {
+    let world = World::new::<B>().await;
+    let size = SMALL_FILE + 1;
+    world
+        .scan(&[world.whole("/r", vec![entry("a", size, 1), entry("b", size, 2), entry("c", size, 3)])])
+        .await;
+    assert!(world.jobs(Stage::Sample).await.is_empty());
+    world.answer(Stage::Size, |job| sampled(if paths(job) == ["/r/c"] { 9 } else { 1 })).await;
+    assert!(world.jobs(Stage::Size).await.is_empty());
+    assert_eq!(world.index.summary(&ReportFilter::default()).await.unwrap().pending_files, 2);
+    assert_eq!(world.pending(Stage::Sample).await, [["/r/a"], ["/r/b"]]);
+    world.answer(Stage::Sample, |_| hashed(1)).await;
+    assert!(world.jobs(Stage::Sample).await.is_empty());
+    // The sample stays, so that a newcomer finds it.
+    let d = entry("d", size, 4);
+    world
+        .scan(&[world.whole("/r", vec![entry("a", size, 1), entry("b", size, 2), entry("c", size, 3), d])])
+        .await;
+    world.answer(Stage::Size, |_| sampled(1)).await;
+    assert_eq!(world.pending(Stage::Sample).await, [["/r/d"]]);
+}
+
+pub(crate) async fn outcomes_are_written_only_to_rows_that_did_not_change<B: Backend>() {
+    let world = World::new::<B>().await;
+    world.scan(&[world.whole("/r", vec![entry("a", 5, 1), entry("b", 5, 2), entry("c", 5, 3)])]).await;
+    let jobs = world.jobs(Stage::Size).await;
+    let mut changed = entry("b", 5, 2);
+    changed.stamp.mtime = Nanos(77);
+    world.scan(&[world.whole("/r", vec![entry("a", 5, 1), changed])]).await;
+    let all: Vec<_> = jobs.iter().flat_map(|job| outcomes(job, &hashed(1))).collect();
+    let mut writer = world.writer().await;
+    assert_eq!(writer.write_outcomes(&all).await.unwrap(), 1, "one changed and one is gone");
+    writer.close().await.unwrap();
+    assert_eq!(world.pending(Stage::Size).await, [["/r/b"]]);
+    assert_eq!(world.index.extent_totals(&[extent(world.volume_id, "")]).await.unwrap().files, 2);
+}
+
+pub(crate) async fn what_failed_is_counted_and_tried_again<B: Backend>() {
+    let world = World::new::<B>().await;
+    world.scan(&[world.whole("/r", vec![entry("a", 5, 1), entry("b", 5, 2)])]).await;
+    let now = Stamp { size: 5, mtime: Nanos(8), ctime: Nanos(9), inode: 2 };
+    world
+        .answer(Stage::Size, |job| match paths(job)[0].as_str() {
+            "/r/a" => Finding::Failed(Problem::Io("bad sector".to_owned())),
+            _ => Finding::Changed(now),
+        })
+        .await;
+    let summary = world.index.summary(&ReportFilter::default()).await.unwrap();
+    assert_eq!((summary.problems, summary.pending_files, summary.groups), (2, 0, 0));
+    let jobs = world.jobs(Stage::Size).await;
+    assert_eq!(jobs.len(), 2);
+    assert_eq!(jobs[1].stamp, now, "the row follows the file");
+    world.answer(Stage::Size, |_| hashed(1)).await;
+    let summary = world.index.summary(&ReportFilter::default()).await.unwrap();
+    assert_eq!((summary.problems, summary.groups), (0, 1));
+}
+
+pub(crate) async fn a_racy_hash_is_forgotten_by_the_next_listing<B: Backend>() {
+    let world = World::new::<B>().await;
+    let listings = [world.whole("/r", vec![entry("a", 5, 1), entry("b", 5, 2)])];
+    world.scan(&listings).await;
+    let racy = Finding::Hashed { digest: Digest([1; 32]), sample: None, racy: true };
+    world.answer(Stage::Size, |_| racy.clone()).await;
+    assert_eq!(world.groups(&ReportFilter::default()).await.len(), 1, "it counts until then");
+    let (_, counts) = world.scan(&listings).await;
+    assert_eq!(counts.updated, 2);
+    assert_eq!(world.jobs(Stage::Size).await.len(), 2);
+}
+
+pub(crate) async fn a_null_hash_matches_nothing<B: Backend>() {
+    let world = World::new::<B>().await;
+    world.scan(&[world.whole("/r", vec![entry("a", 5, 1), entry("b", 5, 2), entry("c", 5, 3)])]).await;
+    assert!(world.groups(&ReportFilter::default()).await.is_empty());
+    world.answer(Stage::Size, |job| if paths(job) == ["/r/a"] { hashed(1) } else { sampled(1) }).await;
+    assert!(world.groups(&ReportFilter::default()).await.is_empty(), "equal samples are no proof");
+}
+
+pub(crate) async fn groups_are_of_physical_files_and_reports_are_ordered<B: Backend>() {
+    let world = World::new::<B>().await;
+    let listings = [
+        world.whole("/r/a", vec![entry("1", 5, 1), entry("2", 5, 1), entry("3", 9, 3)]),
+        world.whole("/r/b", vec![entry("1", 5, 4), entry("2", 9, 5), entry("3", 9, 6), entry("only", 5, 1)]),
+    ];
+    world.scan(&listings).await;
+    let large = Some(Sample([0; 16]));
+    world
+        .answer(Stage::Size, |_| Finding::Hashed { digest: Digest([1; 32]), sample: large, racy: false })
+        .await;
+    let groups = |filter: ReportFilter| {
+        let world = &world;
+        async move { world.groups(&filter).await }
+    };
+    let nine = "9: /r/a/3 /r/b/2 /r/b/3";
+    let five = "5: /r/a/1=/r/a/2=/r/b/only /r/b/1";
+    assert_eq!(groups(ReportFilter::default()).await, [nine, five], "equal hashes of other sizes are apart");
+    assert_eq!(groups(ReportFilter { sort: SortBy::Path, ..ReportFilter::default() }).await, [five, nine]);
+    assert_eq!(groups(ReportFilter { limit: Some(1), ..ReportFilter::default() }).await, [nine]);
+    assert_eq!(groups(ReportFilter { min_size: 6, ..ReportFilter::default() }).await, [nine]);
+    let under = Some(vec![extent(world.volume_id, "/r/b")]);
+    let below = ReportFilter { under, ..ReportFilter::default() };
+    assert_eq!(groups(below.clone()).await, ["9: /r/b/2 /r/b/3", "5: /r/b/1 /r/b/only"]);
+    let summary = world.index.summary(&ReportFilter::default()).await.unwrap();
+    assert_eq!((summary.groups, summary.redundant_files, summary.reclaimable_bytes), (2, 3, 23));
+    let summary = world.index.summary(&below).await.unwrap();
+    assert_eq!((summary.files, summary.groups, summary.redundant_files), (4, 2, 2));
+}
+
+pub(crate) async fn removing_a_root_forgets_what_only_it_covered<B: Backend>() {
+    let world = World::new::<B>().await;
+    let listings = [
+        world.whole("/r", vec![entry("a", 1, 1)]),
+        world.whole("/r/inner", vec![entry("b", 2, 2)]),
+        world.whole("/r/inner/deep", vec![entry("c", 3, 3)]),
+    ];
+    world.scan(&listings).await;
+    let mut writer = world.writer().await;
+    let inner = extent(world.volume_id, "/r/inner");
+    let inner_root = writer.put_root(&inner, Path::new("/r/inner"), &ScanSettings::default()).await.unwrap();
+    let outer = extent(world.volume_id, "/r");
+    assert_eq!(writer.remove_root(Some(world.root), &[outer]).await.unwrap(), 1);
+    assert_eq!(writer.remove_root(Some(inner_root), &[inner]).await.unwrap(), 2);
+    writer.close().await.unwrap();
+    assert!(world.index.roots().await.unwrap().is_empty());
+    assert_eq!(world.index.extent_totals(&[extent(world.volume_id, "")]).await.unwrap().directories, 0);
+}
+
+pub(crate) async fn scans_are_history_and_dead_ones_are_marked<B: Backend>() {
+    let world = World::new::<B>().await;
+    assert!(world.index.roots().await.unwrap()[0].needs_discovery());
+    let (first, _) = world.scan(&[world.whole("/r", vec![])]).await;
+    let root = &world.index.roots().await.unwrap()[0];
+    assert_eq!(root.last_scan.as_ref().unwrap().status, ScanStatus::Running);
+    assert!(!root.needs_discovery(), "its walk reached its end");
+    let mut writer = world.writer().await;
+    let second = writer.begin_scan(Some(world.root), ScanKind::Resume).await.unwrap();
+    assert!(second > first);
+    writer.end_scan(second, ScanStatus::Completed, &ScanCounts::default(), None).await.unwrap();
+    writer.close().await.unwrap();
+    let root = world.index.roots().await.unwrap().remove(0);
+    assert_eq!(root.last_scan.unwrap().status, ScanStatus::Completed);
+
+    let mut writer = world.writer().await;
+    writer.begin_scan(Some(world.root), ScanKind::Scan).await.unwrap();
+    writer.commit().await.unwrap();
+    drop(writer);
+    drop(world.writer().await);
+    let root = world.index.roots().await.unwrap().remove(0);
+    assert_eq!(root.last_scan.as_ref().unwrap().status, ScanStatus::Interrupted);
+    assert!(root.needs_discovery());
+}
+
+pub(crate) async fn volumes_and_mounts_are_remembered_by_host<B: Backend>() {
+    let world = World::new::<B>().await;
+    let mut writer = world.writer().await;
+    let again = writer.register_volume(HOST, &mounted("uuid:main", "", "/moved")).await.unwrap();
+    assert_eq!(again, world.volume_id);
+    let elsewhere = writer.register_volume("there", &mounted("uuid:main", "/sub", "/mnt")).await.unwrap();
+    assert_eq!(elsewhere, world.volume_id);
+    writer.close().await.unwrap();
+    let place = extent(world.volume_id, "/sub/d");
+    let here = world.index.mounts(HOST).await.unwrap();
+    assert_eq!(here.absolute(place.volume, &place.path).unwrap(), Path::new("/moved/sub/d"));
+    let there = world.index.mounts("there").await.unwrap();
+    assert_eq!(there.absolute(place.volume, &place.path).unwrap(), Path::new("/mnt/d"));
+    let identity = VolumeIdentity("uuid:main".into());
+    assert_eq!(world.index.volumes().await.unwrap(), [(world.volume_id, identity)]);
+}

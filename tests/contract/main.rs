@@ -1,0 +1,47 @@
+//! What every index has to do, whatever database it lives in.
+//!
+//! Each test is written once, over a [`Backend`], and runs on each of them.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod backend;
+mod laws;
+
+use backend::Sqlite;
+
+macro_rules! contract {
+    ($($law:ident)*) => {
+        mod sqlite {
+            use super::*;
+
+            $(
+                #[tokio::test]
+                async fn $law() {
+                    laws::$law::<Sqlite>().await;
+                }
+            )*
+        }
+    };
+}
+
+contract! {
+    a_new_row_has_no_hash_and_an_unchanged_one_keeps_it
+    each_part_of_a_stamp_resets_the_hash
+    a_whole_listing_removes_what_it_does_not_hold_and_a_selection_does_not
+    pieces_of_a_directory_are_one_listing
+    an_unreadable_directory_keeps_its_rows_and_those_below
+    finishing_removes_directories_that_were_not_listed
+    finishing_spares_what_belongs_to_other_roots_and_other_volumes
+    nothing_lasts_without_a_commit
+    only_shared_sizes_are_pending_and_hard_links_are_one_job
+    pending_is_limited_to_what_a_scope_needs_and_what_can_be_reached
+    large_files_are_sampled_and_then_hashed_if_samples_are_shared
+    outcomes_are_written_only_to_rows_that_did_not_change
+    what_failed_is_counted_and_tried_again
+    a_racy_hash_is_forgotten_by_the_next_listing
+    a_null_hash_matches_nothing
+    groups_are_of_physical_files_and_reports_are_ordered
+    removing_a_root_forgets_what_only_it_covered
+    scans_are_history_and_dead_ones_are_marked
+    volumes_and_mounts_are_remembered_by_host
+}
