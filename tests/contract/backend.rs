@@ -138,7 +138,9 @@ impl World {
                     ReportItem::Group(group) => groups.push(format!("{}:", group.size)),
                     ReportItem::Member(member) => {
                         let joint = if member.first_name { ' ' } else { '=' };
-                        groups.last_mut().unwrap().push_str(&format!("{joint}{}", member.path.display()));
+                        let group = groups.last_mut().unwrap();
+                        group.push(joint);
+                        group.push_str(&member.path.display().to_string());
                     }
                 }
             }

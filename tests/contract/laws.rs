@@ -36,15 +36,15 @@ pub(crate) async fn each_part_of_a_stamp_resets_the_hash<B: Backend>() {
         Stamp { ctime: Nanos(2_001), ..stamp },
         Stamp { inode: u64::MAX, ..stamp },
     ];
-    for changed in changes {
+    for new_stamp in changes {
         let partner =
             |stamp: Stamp| Entry { name: b"z".as_slice().into(), stamp: Stamp { inode: 9, ..stamp } };
         world.scan(&[world.whole("/r", vec![original.clone(), partner(stamp)])]).await;
         world.answer(Stage::Size, |_| hashed(7)).await;
-        let changed = Entry { stamp: changed, ..original.clone() };
-        let (_, counts) = world.scan(&[world.whole("/r", vec![changed.clone(), partner(stamp)])]).await;
+        let altered = Entry { stamp: new_stamp, ..original.clone() };
+        let (_, counts) = world.scan(&[world.whole("/r", vec![altered.clone(), partner(stamp)])]).await;
         assert_eq!((counts.added, counts.updated), (0, 1));
-        assert!(world.groups(&ReportFilter::default()).await.is_empty(), "{changed:?}");
+        assert!(world.groups(&ReportFilter::default()).await.is_empty(), "{altered:?}");
     }
 }
 
