@@ -3,7 +3,6 @@
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use super::context::Context;
 use crate::config::ConfigError;
 use crate::index::IndexError;
 use crate::report::ReportError;
@@ -95,7 +94,7 @@ impl From<Exit> for ExitCode {
 }
 
 /// The code of a run, after telling what went wrong.
-pub(super) fn of_result(result: Result<Exit, Failure>, context: &Context) -> ExitCode {
+pub(super) fn of_result(result: Result<Exit, Failure>, tell: impl FnOnce(&str)) -> ExitCode {
     let (message, code) = match result {
         Ok(exit) => return exit.into(),
         Err(Failure::OutputClosed) => return ExitCode::SUCCESS,
@@ -103,7 +102,7 @@ pub(super) fn of_result(result: Result<Exit, Failure>, context: &Context) -> Exi
         Err(Failure::Index(message)) => (message, 3),
         Err(Failure::Interrupted(message)) => (message, 130),
     };
-    context.error(&message);
+    tell(&message);
     ExitCode::from(code)
 }
 

@@ -1,12 +1,15 @@
 //! `dupfind resume`
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 
 use super::context::Context;
 use super::exit::{Exit, Failure};
 use super::scan::{StartedRun, WorkOptions};
+use crate::format::plural;
+use crate::model::group::ReportFilter;
 
 /// Finish what was interrupted or put off
 ///
@@ -27,10 +30,18 @@ pub(super) struct ResumeArgs {
 pub(super) async fn run(args: ResumeArgs, context: &Context) -> Result<Exit, Failure> {
     let settings = context.settings(&args.work.into_flags())?;
     let index = context.open_index(&settings).await?;
-    let run = StartedRun::new(&settings, index, context)?;
+    let run = StartedRun::new(&settings, Arc::clone(&index), context)?;
     let report = run.scanner.resume(&args.directories).await?;
     if report.idle && !report.interrupted {
-        context.say("nothing to resume: everything is complete");
+        let pending = index.summary(&ReportFilter::default()).await?.pending_files;
+        if pending == 0 {
+            context.say("nothing to resume: everything is complete");
+        } else {
+            let files = plural(pending, "pending file is", "pending files are");
+            context.warn(&format!(
+                "nothing to resume here: {files} elsewhere, or on volumes that are not mounted"
+            ));
+        }
     }
     run.finish(&report, args.json, context).await
 }

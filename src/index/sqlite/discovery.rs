@@ -11,12 +11,11 @@ use sqlx::sqlite::SqliteConnection;
 use super::bulk::Bulk;
 use super::catalog::{delete_collected, put_extents};
 use super::convert::{below, column, inode_to_integer, to_count, to_integer, to_json, volume_path};
-use super::writer::SqliteWriter;
 use crate::index::{IndexError, Result};
 use crate::model::listing::{Coverage, DirectoryId, Entry, Listing};
 use crate::model::path::VolumePath;
 use crate::model::scan::{RootId, ScanCounts, ScanId};
-use crate::model::volume::{Extent, VolumeId};
+use crate::model::volume::{Extent, VolumeId, VolumeIdentity};
 
 /// Work space of the writing connection. listed: names of directories in which some row is gone;
 /// gone: directories to be removed; unreadable: where nothing may be removed.
@@ -71,6 +70,15 @@ const DELETE_UNLISTED: &str = "
 
 const FORGET_LISTED: &str = "delete from temp.listed where directory_id = ?";
 
+/// What has to be known from one batch of listings to the next.
+#[derive(Debug, Default)]
+pub(super) struct DiscoveryState {
+    /// Volumes that have a row.
+    pub(super) volumes: HashMap<VolumeIdentity, VolumeId>,
+    /// Directories of which some pieces were written, and not yet the last.
+    pub(super) in_pieces: HashMap<DirectoryId, OpenDirectory>,
+}
+
 /// A directory whose listing comes in pieces, between the first and the last.
 #[derive(Debug, Default)]
 pub(super) struct OpenDirectory {
@@ -89,19 +97,20 @@ struct Known<'a> {
 }
 
 pub(super) async fn write_listings(
-    writer: &mut SqliteWriter,
+    connection: &mut SqliteConnection,
+    state: &mut DiscoveryState,
     scan: ScanId,
     listings: &[Listing],
 ) -> Result<ScanCounts> {
-    let known = write_directories(writer, scan, listings).await?;
+    let known = write_directories(connection, &state.volumes, scan, listings).await?;
     let is_piece = |known: &Known<'_>| {
-        matches!(known.listing.coverage, Coverage::Piece { .. }) || writer.in_pieces.contains_key(&known.id)
+        matches!(known.listing.coverage, Coverage::Piece { .. }) || state.in_pieces.contains_key(&known.id)
     };
     let (pieces, together): (Vec<_>, Vec<_>) = known.into_iter().partition(is_piece);
 
-    let mut counts = write_together(&mut writer.connection, &together).await?;
+    let mut counts = write_together(connection, &together).await?;
     for piece in pieces {
-        counts += write_piece(writer, piece).await?;
+        counts += write_piece(connection, &mut state.in_pieces, piece).await?;
     }
     Ok(counts)
 }
@@ -126,24 +135,27 @@ async fn write_together(connection: &mut SqliteConnection, known: &[Known<'_>]) 
 }
 
 /// One piece of a large directory: its names are noted, and compared when the last has come.
-async fn write_piece(writer: &mut SqliteWriter, piece: Known<'_>) -> Result<ScanCounts> {
-    let connection = &mut writer.connection;
+async fn write_piece(
+    connection: &mut SqliteConnection,
+    in_pieces: &mut HashMap<DirectoryId, OpenDirectory>,
+    piece: Known<'_>,
+) -> Result<ScanCounts> {
     let Known { id, listing, .. } = piece;
     if matches!(listing.coverage, Coverage::Piece { first: true, .. }) {
         forget_listed(connection, id).await?;
         let before = count_files(connection, &HashSet::from([id.0])).await?;
-        writer.in_pieces.insert(id, OpenDirectory { before, written: 0 });
+        in_pieces.insert(id, OpenDirectory { before, written: 0 });
     }
     let written = write_files(connection, &[piece]).await?;
     note_listed(connection, &[piece]).await?;
-    let Some(open) = writer.in_pieces.get_mut(&id) else { return Ok(ScanCounts::default()) };
+    let Some(open) = in_pieces.get_mut(&id) else { return Ok(ScanCounts::default()) };
     open.written += written;
     if matches!(listing.coverage, Coverage::Piece { last: false, .. }) {
         return Ok(ScanCounts::default());
     }
     let added = count_files(connection, &HashSet::from([id.0])).await?.saturating_sub(open.before);
     let updated = open.written.saturating_sub(added);
-    writer.in_pieces.remove(&id);
+    in_pieces.remove(&id);
     let complete = matches!(listing.coverage, Coverage::Piece { last: true, .. });
     let removed = if complete { remove_unlisted(connection, id).await? } else { 0 };
     forget_listed(connection, id).await?;
@@ -152,18 +164,19 @@ async fn write_piece(writer: &mut SqliteWriter, piece: Known<'_>) -> Result<Scan
 
 /// Writes the directories and returns the listings with their ids, in the same order.
 async fn write_directories<'a>(
-    writer: &mut SqliteWriter,
+    connection: &mut SqliteConnection,
+    volumes: &HashMap<VolumeIdentity, VolumeId>,
     scan: ScanId,
     listings: &'a [Listing],
 ) -> Result<Vec<Known<'a>>> {
     let mut rows: Vec<(VolumeId, &Listing)> = Vec::with_capacity(listings.len());
     for listing in listings {
-        let volume = writer.volumes.get(&listing.volume.identity);
+        let volume = volumes.get(&listing.volume.identity);
         let volume = volume.ok_or_else(|| IndexError::Damaged("a volume was not registered".to_owned()))?;
         rows.push((*volume, listing));
     }
     let returned = UPSERT_DIRECTORIES
-        .fetch(&mut writer.connection, &rows, |binder, (volume, listing)| {
+        .fetch(connection, &rows, |binder, (volume, listing)| {
             let (generation, problem) = match &listing.coverage {
                 Coverage::Selected => (0, None),
                 Coverage::Unreadable(problem) => (scan.0, Some(problem.to_text())),

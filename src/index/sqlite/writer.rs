@@ -1,30 +1,25 @@
 //! The one connection that writes, and its transaction.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use async_trait::async_trait;
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
 
-use super::discovery::OpenDirectory;
 use super::{catalog, discovery, write_back};
 use crate::index::lock::WriteLock;
 use crate::index::{IndexError, Result, Writer};
-use crate::model::listing::{DirectoryId, Listing};
+use crate::model::listing::Listing;
 use crate::model::pending::Outcome;
 use crate::model::scan::{RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
-use crate::model::volume::{Extent, MountedVolume, VolumeId, VolumeIdentity};
+use crate::model::volume::{Extent, MountedVolume, VolumeId};
 
 /// Writes in transactions that begin with the first statement and end with a commit.
 #[derive(Debug)]
 pub(super) struct SqliteWriter {
-    pub(super) connection: SqliteConnection,
-    /// Volumes that have a row.
-    pub(super) volumes: HashMap<VolumeIdentity, VolumeId>,
-    /// Directories of which some pieces were written, and not yet the last.
-    pub(super) in_pieces: HashMap<DirectoryId, OpenDirectory>,
+    connection: SqliteConnection,
+    state: discovery::DiscoveryState,
     in_transaction: bool,
     // Last, so that it is given back after the connection is closed.
     _lock: WriteLock,
@@ -37,8 +32,7 @@ impl SqliteWriter {
         result.map_err(IndexError::during("prepare to write"))?;
         let mut writer = Self {
             connection,
-            volumes: HashMap::new(),
-            in_pieces: HashMap::new(),
+            state: discovery::DiscoveryState::default(),
             in_transaction: false,
             _lock: lock,
         };
@@ -49,7 +43,7 @@ impl SqliteWriter {
 
     /// The connection, inside a transaction. It begins as a writer's: one that turned from reading
     /// to writing could be refused at once, whatever the timeout.
-    pub(super) async fn transaction(&mut self) -> Result<&mut SqliteConnection> {
+    async fn transaction(&mut self) -> Result<&mut SqliteConnection> {
         if !self.in_transaction {
             let begun = sqlx::query("begin immediate").execute(&mut self.connection).await;
             begun.map_err(IndexError::during("begin to write"))?;
@@ -72,7 +66,7 @@ impl Writer for SqliteWriter {
 
     async fn register_volume(&mut self, host: &str, volume: &MountedVolume) -> Result<VolumeId> {
         let id = catalog::put_volume(self.transaction().await?, host, volume).await?;
-        self.volumes.insert(volume.identity.clone(), id);
+        self.state.volumes.insert(volume.identity.clone(), id);
         Ok(id)
     }
 
@@ -90,7 +84,7 @@ impl Writer for SqliteWriter {
 
     async fn write_listings(&mut self, scan: ScanId, listings: &[Listing]) -> Result<ScanCounts> {
         self.transaction().await?;
-        discovery::write_listings(self, scan, listings).await
+        discovery::write_listings(&mut self.connection, &mut self.state, scan, listings).await
     }
 
     async fn finish_discovery(
@@ -99,7 +93,7 @@ impl Writer for SqliteWriter {
         root: Option<RootId>,
         extents: &[Extent],
     ) -> Result<u64> {
-        self.in_pieces.clear();
+        self.state.in_pieces.clear();
         discovery::finish(self.transaction().await?, scan, root, extents).await
     }
 
