@@ -52,7 +52,7 @@ pub(super) struct ScanArgs {
     #[command(flatten)]
     work: WorkOptions,
     /// Print the outcome as JSON
-    #[arg(long)]
+    #[arg(long, help_heading = "Options")]
     json: bool,
 }
 
@@ -66,29 +66,29 @@ struct ScanOptions {
     /// Largest size
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     max_size: Option<u64>,
-    /// Only files that match this glob; with a slash it is the path below DIR, without any name (repeatable)
+    /// Only files that match this glob: on the path below DIR if it holds a slash, else on any name (repeatable)
     #[arg(long, value_name = "GLOB")]
     include: Vec<String>,
-    /// Pass over files and directories that match this glob (repeatable)
+    /// Pass over files and directories that match this glob, in the same way (repeatable)
     #[arg(long, value_name = "GLOB")]
     exclude: Vec<String>,
     /// Include names that begin with a dot
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     hidden: Option<bool>,
     /// Include also what is ignored by default: names with a leading dot, `*~` `*.tmp` `*.temp` `.DS_Store` `Thumbs.db`
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     no_default_ignores: Option<bool>,
     /// Stay on the filesystem of DIR
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     one_file_system: Option<bool>,
     /// Follow symbolic links; what they point to is kept under its real path
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     follow_links: Option<bool>,
     /// Levels to descend; 1 is what lies directly in DIR
     #[arg(long, value_name = "N", value_parser = parse_positive)]
     max_depth: Option<usize>,
     /// Hash every file, not only possible duplicates
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
     hash_all: Option<bool>,
 }
 
