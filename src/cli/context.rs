@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use etcetera::BaseStrategy as _;
 
@@ -14,6 +14,7 @@ use crate::format::Style;
 use crate::index::lock::OnBusy;
 use crate::index::sqlite::SqliteIndex;
 use crate::index::{Index, IndexError};
+use crate::model::path::escape;
 
 /// The surroundings of a command.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(super) struct Context {
     pub(super) message_style: Style,
     /// The user's wish to stop.
     pub(super) cancel: Cancel,
+    /// Where the index is, once the settings are known.
+    location: OnceLock<String>,
 }
 
 impl Context {
@@ -49,6 +52,7 @@ impl Context {
             style: Style::new(allowed(io::stdout().is_terminal())),
             message_style: Style::new(allowed(io::stderr().is_terminal())),
             cancel,
+            location: OnceLock::new(),
         }
     }
 
@@ -57,8 +61,9 @@ impl Context {
         let Flags { threads, io_threads, batch_size, .. } = *own;
         let flags = Flags { threads, io_threads, batch_size, ..self.flags.clone() };
         let settings = Settings::resolve(&flags, &environment()?)?;
+        let location = self.location.get_or_init(|| settings.database.to_string());
         if self.verbose {
-            self.say(&format!("index: {}", settings.database));
+            self.say(&format!("index: {location}"));
         }
         Ok(settings)
     }
@@ -89,21 +94,34 @@ impl Context {
     /// Says something that is no result, unless told to be quiet.
     pub(super) fn say(&self, message: &str) {
         if !self.quiet {
-            // Nothing can be done about a closed standard error.
-            let _ = writeln!(io::stderr(), "dupfind: {message}");
+            print(&escape(message.as_bytes()));
         }
     }
 
     /// Says something that the user should look at.
     pub(super) fn warn(&self, message: &str) {
-        self.say(&self.message_style.warning(message));
+        if !self.quiet {
+            print(&self.message_style.warning(&escape(message.as_bytes())));
+        }
+    }
+
+    /// A message about the index that says which one.
+    pub(super) fn about_index(&self, message: String) -> String {
+        match self.location.get() {
+            Some(location) if !message.contains(location) => format!("index {location}: {message}"),
+            _ => message,
+        }
     }
 
     /// Says why the program fails, in one line.
     pub(super) fn error(&self, message: &str) {
-        let message = message.replace('\n', " ");
-        let _ = writeln!(io::stderr(), "dupfind: {} {message}", self.message_style.error("error:"));
+        print(&format!("{} {}", self.message_style.error("error:"), escape(message.as_bytes())));
     }
+}
+
+/// A line on standard error. Nothing can be done if that is closed.
+fn print(message: &str) {
+    let _ = writeln!(io::stderr(), "dupfind: {message}");
 }
 
 fn sqlite_path(settings: &Settings) -> Result<&PathBuf, IndexError> {

@@ -53,7 +53,7 @@ impl From<ScanError> for Failure {
             ScanError::Root { .. }
             | ScanError::NotADirectory(_)
             | ScanError::Unknown(_)
-            | ScanError::Pattern(_)
+            | ScanError::Filter(_)
             | ScanError::Names(_) => Self::Usage(error.to_string()),
             ScanError::Index(error) => error.into(),
             ScanError::Mounts(_) | ScanError::Threads(_) | ScanError::Thread(_) => {
@@ -94,12 +94,16 @@ impl From<Exit> for ExitCode {
 }
 
 /// The code of a run, after telling what went wrong.
-pub(super) fn of_result(result: Result<Exit, Failure>, tell: impl FnOnce(&str)) -> ExitCode {
+pub(super) fn of_result(
+    result: Result<Exit, Failure>,
+    about_index: impl FnOnce(String) -> String,
+    tell: impl FnOnce(&str),
+) -> ExitCode {
     let (message, code) = match result {
         Ok(exit) => return exit.into(),
         Err(Failure::OutputClosed) => return ExitCode::SUCCESS,
         Err(Failure::Usage(message)) => (message, 2),
-        Err(Failure::Index(message)) => (message, 3),
+        Err(Failure::Index(message)) => (about_index(message), 3),
         Err(Failure::Interrupted(message)) => (message, 130),
     };
     tell(&message);

@@ -105,7 +105,7 @@ pub fn run() -> ExitCode {
         Ok(runtime) => runtime.block_on(dispatch(cli.command, &context)),
         Err(error) => Err(Failure::Usage(format!("start: {error}"))),
     };
-    exit::of_result(result, |message| context.error(message))
+    exit::of_result(result, |message| context.about_index(message), |message| context.error(message))
 }
 
 async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> {

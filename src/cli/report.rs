@@ -100,6 +100,11 @@ pub(super) async fn run(args: ReportArgs, context: &Context) -> Result<Exit, Fai
     let settings = context.settings(&Flags::default())?;
     let index = context.open_index(&settings).await?;
     let mut files = Vec::new();
+    let own_files = index.own_files();
+    let is_own = |path: &&PathBuf| std::fs::canonicalize(path).is_ok_and(|path| own_files.contains(&path));
+    if let Some(path) = [&args.html, &args.json, &args.csv].into_iter().flatten().find(is_own) {
+        return Err(Failure::Usage(format!("{}: this is the index; name another file", escape_path(path))));
+    }
     let mut sinks = open_sinks(&args, context, &mut files)?;
 
     let mounts = index.mounts(&os::host_name()).await?;
@@ -195,31 +200,45 @@ fn standard_output() -> Box<dyn Write> {
     Box::new(BufWriter::with_capacity(64 * 1024, io::stdout()))
 }
 
-/// A report file that appears under its name only when it is whole.
+/// A report file that appears under its name only when it is whole, in place of the one that was
+/// there and with its permissions. A name that stands for something else (a pipe, a device) is
+/// written to as it is.
 struct PendingFile {
     path: PathBuf,
-    temporary: NamedTempFile,
+    temporary: Option<NamedTempFile>,
 }
 
 impl PendingFile {
     fn create(path: &Path) -> Result<(Self, BufWriter<File>), Failure> {
         let failed = |error: io::Error| Failure::Usage(format!("write {}: {error}", escape_path(path)));
-        if path.is_dir() {
-            return Err(failed(io::ErrorKind::IsADirectory.into()));
+        // A link stays a link: what it leads to is written.
+        let target = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+        let existing = std::fs::metadata(&target).ok();
+        if let Some(special) = existing.as_ref().filter(|metadata| !metadata.is_file()) {
+            if special.is_dir() {
+                return Err(failed(io::ErrorKind::IsADirectory.into()));
+            }
+            let file = File::options().write(true).open(&target).map_err(failed)?;
+            return Ok((Self { path: target, temporary: None }, BufWriter::with_capacity(64 * 1024, file)));
         }
         let directory =
-            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+            target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let default_mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
         let temporary =
-            tempfile::Builder::new().permissions(permissions).tempfile_in(directory).map_err(failed)?;
+            tempfile::Builder::new().permissions(default_mode).tempfile_in(directory).map_err(failed)?;
+        if let Some(metadata) = &existing {
+            temporary.as_file().set_permissions(metadata.permissions()).map_err(failed)?;
+        }
         let writer = BufWriter::with_capacity(64 * 1024, temporary.reopen().map_err(failed)?);
-        Ok((Self { path: path.to_path_buf(), temporary }, writer))
+        Ok((Self { path: target, temporary: Some(temporary) }, writer))
     }
 
     fn keep(self, context: &Context) -> Result<(), Failure> {
         let Self { path, temporary } = self;
-        let kept = temporary.persist(&path);
-        kept.map_err(|error| Failure::Usage(format!("write {}: {}", escape_path(&path), error.error)))?;
+        if let Some(temporary) = temporary {
+            let kept = temporary.persist(&path);
+            kept.map_err(|error| Failure::Usage(format!("write {}: {}", escape_path(&path), error.error)))?;
+        }
         context.say(&format!("wrote {}", escape_path(&path)));
         Ok(())
     }

@@ -9,7 +9,7 @@ use super::context::Context;
 use super::exit::{Exit, Failure};
 use super::scan::{StartedRun, WorkOptions};
 use crate::format::plural;
-use crate::model::group::ReportFilter;
+use crate::model::group::{ReportFilter, Summary};
 
 /// Finish what was interrupted or put off
 ///
@@ -33,8 +33,10 @@ pub(super) async fn run(args: ResumeArgs, context: &Context) -> Result<Exit, Fai
     let run = StartedRun::new(&settings, Arc::clone(&index), context)?;
     let report = run.scanner.resume(&args.directories).await?;
     if report.idle && !report.interrupted {
-        let pending = index.summary(&ReportFilter::default()).await?.pending_files;
-        if pending == 0 {
+        let Summary { files, pending_files: pending, .. } = index.summary(&ReportFilter::default()).await?;
+        if files == 0 && index.roots().await?.is_empty() {
+            context.warn("nothing was scanned yet; run 'dupfind scan DIR'");
+        } else if pending == 0 {
             context.say("nothing to resume: everything is complete");
         } else {
             let files = plural(pending, "pending file is", "pending files are");

@@ -12,6 +12,7 @@ use crate::config::Flags;
 use crate::format::{moment, plural, rfc3339};
 use crate::model::path::escape_path;
 use crate::model::scan::Root;
+use crate::model::volume::MountMap;
 use crate::os;
 
 /// List the scanned directories, or forget one
@@ -68,6 +69,14 @@ async fn remove(
     let mut writer = index.writer().await?;
     let roots = index.roots().await?;
     let root = roots.iter().find(|root| root.path == resolved || root.path == directory);
+    if let (None, Some(around)) = (root, covering(&roots, &index.mounts(&os::host_name()).await?, &resolved))
+    {
+        return Err(Failure::Usage(format!(
+            "{}: part of the scanned directory {}; remove that, or scan it again with --exclude",
+            escape_path(directory),
+            escape_path(&around.path)
+        )));
+    }
     let extents = match root {
         Some(root) => root.extents.clone(),
         None => index.mounts(&os::host_name()).await?.extents_below(&resolved),
@@ -83,6 +92,12 @@ async fn remove(
     let message = format!("forgot {} and {}", escape_path(&resolved), plural(files, "file", "files"));
     context.say(&message);
     Ok(Exit::Done)
+}
+
+/// The root that a directory is part of.
+fn covering<'a>(roots: &'a [Root], mounts: &MountMap, directory: &Path) -> Option<&'a Root> {
+    let place = mounts.extents_below(directory).into_iter().next()?;
+    roots.iter().find(|root| root.extents.iter().any(|extent| extent.covers(&place)))
 }
 
 /// When a root was last scanned and how that ended, for people.

@@ -14,7 +14,7 @@ use super::context::Context;
 use super::exit::{Exit, Failure};
 use super::progress::ProgressDisplay;
 use crate::config::{Flags, Settings};
-use crate::format::{bytes, plural};
+use crate::format::{bytes, count, plural};
 use crate::index::Index;
 use crate::model::group::{ReportFilter, Summary};
 use crate::model::path::escape_path;
@@ -211,10 +211,13 @@ impl StartedRun {
         for name in &report.unknown_names {
             context.warn(&format!("{}: {}", escape_path(&name.path), name.problem));
         }
-        if context.verbose {
-            let passed_over =
-                plural(self.progress.passed_over.get(), "link or special file", "links and special files");
-            context.say(&format!("{passed_over} passed over"));
+        if context.verbose || report.was_named {
+            let passed_over = self.progress.passed_over.get();
+            if passed_over > 0 {
+                let what =
+                    if report.was_named { "not a file, or not asked for" } else { "links and special files" };
+                context.say(&format!("passed over {} ({what})", count(passed_over)));
+            }
         }
         if json {
             let summary = self.index.summary(&ReportFilter::default()).await?;
@@ -242,9 +245,9 @@ fn outcome_text(report: &ScanReport, summary: &Summary, elapsed: Duration, conte
             plural(counts.files_seen, "file", "files"),
             bytes(counts.bytes_seen),
             plural(counts.directories, "directory", "directories"),
-            crate::format::count(counts.added),
-            crate::format::count(counts.updated),
-            crate::format::count(counts.removed),
+            count(counts.added),
+            count(counts.updated),
+            count(counts.removed),
         ));
     }
     lines.push(format!(
@@ -261,8 +264,9 @@ fn outcome_text(report: &ScanReport, summary: &Summary, elapsed: Duration, conte
         let files = plural(summary.pending_files, "file", "files");
         lines.push(context.style.warning(&format!("{files} still to be read: 'dupfind resume'")));
     }
-    if counts.problems > 0 {
-        let problems = plural(counts.problems, "problem", "problems");
+    let listed = counts.problems - report.unknown_names.len() as u64;
+    if listed > 0 {
+        let problems = plural(listed, "problem", "problems");
         lines.push(context.style.warning(&format!("{problems}: 'dupfind status --problems' lists them")));
     }
     lines.push(

@@ -62,6 +62,9 @@ pub struct Settings {
 /// 14.7 s, 8 threads 7.7 s; cached, the additional threads cost nothing.
 const READERS_PER_PROCESSOR: usize = 4;
 
+/// More threads than any disk or processor has use for: a slip of the keyboard asks for no more.
+const MOST_THREADS: usize = 256;
+
 /// Rows written to the index at once: eight statements of 1,024.
 const BATCH_SIZE: usize = 8192;
 
@@ -84,11 +87,11 @@ impl Settings {
         let threads = number(flags.threads, "DUPFIND_THREADS", processing.threads)?;
         let io_threads = number(flags.io_threads, "DUPFIND_IO_THREADS", processing.io_threads)?;
         let batch = number(flags.batch_size, "DUPFIND_BATCH_SIZE", processing.batch_size)?;
-        let walk = threads.unwrap_or(environment.processors).max(1);
+        let walk = threads.unwrap_or(environment.processors).clamp(1, MOST_THREADS);
         let readers = if walk == 1 && threads.is_some() { 1 } else { walk * READERS_PER_PROCESSOR };
         let workers = Workers {
             walk,
-            read: io_threads.unwrap_or(readers).max(1),
+            read: io_threads.unwrap_or(readers).clamp(1, MOST_THREADS),
             batch: batch.unwrap_or(BATCH_SIZE).max(1),
         };
         Ok(Self { database, scan: scan.into_settings(), workers })

@@ -14,12 +14,28 @@ use crate::model::settings::ScanSettings;
 /// Names passed over by default, besides those that begin with a dot.
 pub const DEFAULT_IGNORES: [&str; 5] = ["*~", "*.tmp", "*.temp", ".DS_Store", "Thumbs.db"];
 
-/// A pattern that is no glob.
+/// A filter that makes no sense.
 #[derive(Debug, thiserror::Error)]
-#[error("glob {pattern:?}: {source}")]
-pub struct PatternError {
-    pattern: String,
-    source: globset::Error,
+pub enum FilterError {
+    /// A pattern is no glob.
+    #[error("glob {pattern:?}: {}", source.kind())]
+    Glob {
+        /// As it was given.
+        pattern: String,
+        /// What is wrong with it.
+        source: globset::Error,
+    },
+    /// A pattern would match every file or none.
+    #[error("glob {0:?}: it names nothing")]
+    EmptyGlob(String),
+    /// No size is both large and small enough.
+    #[error("the smallest size, {min} bytes, is more than the largest, {max} bytes")]
+    Sizes {
+        /// Smallest.
+        min: u64,
+        /// Largest.
+        max: u64,
+    },
 }
 
 /// The filter of one root.
@@ -35,7 +51,11 @@ pub struct Filter {
 
 impl Filter {
     /// Compiles the patterns of a root's settings.
-    pub fn new(settings: &ScanSettings) -> Result<Self, PatternError> {
+    pub fn new(settings: &ScanSettings) -> Result<Self, FilterError> {
+        let max_size = settings.max_size.unwrap_or(u64::MAX);
+        if settings.min_size > max_size {
+            return Err(FilterError::Sizes { min: settings.min_size, max: max_size });
+        }
         let default_ignores = DEFAULT_IGNORES.map(str::to_owned);
         let ignored: &[String] = if settings.default_ignores { &default_ignores } else { &[] };
         Ok(Self {
@@ -44,12 +64,12 @@ impl Filter {
             include: compile(&settings.include)?,
             exclude: compile(&settings.exclude)?,
             min_size: settings.min_size,
-            max_size: settings.max_size.unwrap_or(u64::MAX),
+            max_size,
         })
     }
 
     /// The filter for files that were named one by one: the default ignores do not apply to them.
-    pub fn for_named_files(settings: &ScanSettings) -> Result<Self, PatternError> {
+    pub fn for_named_files(settings: &ScanSettings) -> Result<Self, FilterError> {
         Self::new(&ScanSettings { default_ignores: false, ..settings.clone() })
     }
 
@@ -74,22 +94,25 @@ fn matches(set: Option<&GlobSet>, path: &[u8]) -> bool {
     set.is_some_and(|set| set.is_match(Path::new(OsStr::from_bytes(path))))
 }
 
-fn compile(patterns: &[String]) -> Result<Option<GlobSet>, PatternError> {
+fn compile(patterns: &[String]) -> Result<Option<GlobSet>, FilterError> {
     if patterns.is_empty() {
         return Ok(None);
     }
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
         let anchored = pattern.trim_end_matches('/');
+        if anchored.is_empty() {
+            return Err(FilterError::EmptyGlob(pattern.clone()));
+        }
         let whole = match anchored.strip_prefix('/') {
             Some(below_root) => below_root.to_owned(),
             None if anchored.contains('/') => anchored.to_owned(),
             None => format!("**/{anchored}"),
         };
         let glob = GlobBuilder::new(&whole).literal_separator(true).build();
-        set.add(glob.map_err(|source| PatternError { pattern: pattern.clone(), source })?);
+        set.add(glob.map_err(|source| FilterError::Glob { pattern: pattern.clone(), source })?);
     }
-    let set = set.build().map_err(|source| PatternError { pattern: patterns.join(" "), source })?;
+    let set = set.build().map_err(|source| FilterError::Glob { pattern: patterns.join(" "), source })?;
     Ok(Some(set))
 }
 

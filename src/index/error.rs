@@ -18,8 +18,8 @@ pub enum IndexError {
     /// There is none yet.
     #[error("no index at {}: run 'dupfind scan DIR' first", escape_path(.0))]
     Missing(PathBuf),
-    /// The file is a database, but somebody else's.
-    #[error("{} is a database, but no dupfind index; it was left as it is: name another file", escape_path(.0))]
+    /// It is somebody else's database, or no file at all.
+    #[error("{} is something else than a dupfind index; it was left as it is: name another file", escape_path(.0))]
     NotAnIndex(PathBuf),
     /// It was made by a newer dupfind, or changed by hand.
     #[error("index {}: {source}; it was left as it is", escape_path(path))]
@@ -60,8 +60,11 @@ pub enum IndexError {
     /// This kind of index is not supported.
     #[error("{0} is not supported by this version of dupfind; use sqlite://PATH")]
     Unsupported(&'static str),
-    /// A row holds what dupfind never writes.
-    #[error("index is damaged: {0}")]
+    /// This user may not write to it; SQLite has to, even to read.
+    #[error("no permission to write to it and its directory, which reading it takes too")]
+    ReadOnly,
+    /// It holds what dupfind never writes.
+    #[error("it is damaged ({0}): restore a copy, or remove it and scan again")]
     Damaged(String),
     /// The database refused a statement.
     #[error("{operation}: {source}")]
@@ -77,18 +80,23 @@ impl IndexError {
     /// Translates sqlx's error while doing `operation`.
     pub(super) fn during(operation: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |source| {
-            // SQLITE_FULL, see https://www.sqlite.org/rescode.html
-            let code =
-                source.as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned));
-            if code.as_deref() == Some("13") {
-                return Self::Full { operation };
+            let Some(error) = source.as_database_error() else { return Self::Database { operation, source } };
+            let code: u32 = error.code().and_then(|code| code.parse().ok()).unwrap_or_default();
+            // The low byte is the primary code, see https://www.sqlite.org/rescode.html
+            match code & 0xff {
+                8 => Self::ReadOnly,
+                11 | 26 => Self::Damaged(error.message().to_owned()),
+                13 => Self::Full { operation },
+                _ => Self::Database { operation, source },
             }
-            Self::Database { operation, source }
         }
     }
 
     pub(super) fn opening(path: &Path) -> impl FnOnce(sqlx::Error) -> Self {
         let path = path.to_path_buf();
-        move |source| Self::Open { path, source: source.into() }
+        move |source| match Self::during("open")(source) {
+            Self::Database { source, .. } => Self::Open { path, source: source.into() },
+            known => known,
+        }
     }
 }

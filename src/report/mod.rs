@@ -57,7 +57,8 @@ impl From<&Root> for RootState {
 impl Head {
     /// True if nothing is left to be walked or read.
     pub fn is_complete(&self) -> bool {
-        self.summary.pending_files == 0 && self.roots.iter().all(|root| root.discovered)
+        let was_scanned = self.summary.files > 0 || !self.roots.is_empty();
+        was_scanned && self.summary.pending_files == 0 && self.roots.iter().all(|root| root.discovered)
     }
 
     /// When the newest scan of any root ended.

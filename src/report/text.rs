@@ -151,6 +151,9 @@ pub fn notes(head: &Head) -> Vec<String> {
         let size = bytes(summary.pending_bytes);
         notes.push(format!("not complete: {files} ({size}) still to be read; run 'dupfind resume'"));
     }
+    if summary.files == 0 && head.roots.is_empty() {
+        notes.push("nothing was scanned yet; run 'dupfind scan DIR'".to_owned());
+    }
     let unwalked = head.roots.iter().filter(|root| !root.discovered);
     for root in unwalked {
         let path = escape_path(&root.path);

@@ -144,6 +144,7 @@ impl Run<'_> {
                     selected.insert(Extent { volume, path: listing.directory.clone() });
                 }
                 counts.directories += 1;
+                counts.problems += u64::from(matches!(listing.coverage, Coverage::Unreadable(_)));
                 counts.files_seen += listing.entries.len() as u64;
                 counts.bytes_seen += listing.entries.iter().map(|entry| entry.stamp.size).sum::<u64>();
                 rows += 1 + listing.entries.len();

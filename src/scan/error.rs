@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::bridge::ThreadFailed;
-use crate::discovery::filter::PatternError;
+use crate::discovery::filter::FilterError;
 use crate::index::IndexError;
 use crate::model::path::escape_path;
 
@@ -25,9 +25,9 @@ pub enum ScanError {
     /// Nothing is known of the directory to be resumed.
     #[error("{}: the index knows nothing of it; run 'dupfind scan' on it first", escape_path(.0))]
     Unknown(PathBuf),
-    /// A pattern is no glob.
+    /// The options choose no file that could exist.
     #[error(transparent)]
-    Pattern(#[from] PatternError),
+    Filter(#[from] FilterError),
     /// The mount table could not be read.
     #[error("read the mount table: {0}")]
     Mounts(#[source] io::Error),

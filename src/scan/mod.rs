@@ -53,6 +53,8 @@ pub struct ScanReport {
     pub idle: bool,
     /// Roots that could not be scanned, and why; nothing of theirs was removed.
     pub skipped_roots: Vec<ProblemRow>,
+    /// True if files were named one by one.
+    pub was_named: bool,
     /// Named files that could not be found.
     pub unknown_names: Vec<ProblemRow>,
 }
@@ -169,6 +171,7 @@ impl Scanner {
             NamedRequest { delimiter, current_directory, filter, follow_links: settings.follow_links };
         let mut run = self.begin().await?;
         let result = async {
+            run.report.was_named = true;
             let extents = run.discover_named(request, names).await?;
             run.process(if discover_only { Processing::PutOff } else { Processing::Of(extents) }).await
         };
@@ -203,7 +206,6 @@ impl Run<'_> {
         let processed = total;
         for (index, scan) in std::mem::take(&mut self.scans).into_iter().enumerate() {
             let mut counts = scan.counts;
-            counts.problems += self.problems_of(&scan).await?;
             total += counts;
             // Several roots are processed together: that part stands on the first one's row.
             if index == 0 {
@@ -223,11 +225,6 @@ impl Run<'_> {
         }
         self.report.counts = total;
         Ok(self.writer.commit().await?)
-    }
-
-    async fn problems_of(&self, scan: &OpenScan) -> Result<u64, ScanError> {
-        let Some(root) = &scan.root else { return Ok(0) };
-        Ok(self.scanner.index.extent_totals(&root.extents).await?.problems)
     }
 
     async fn has_pending(&self, scan: &OpenScan) -> Result<bool, ScanError> {

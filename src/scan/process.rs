@@ -71,9 +71,12 @@ impl Run<'_> {
         let (fed, written, hashed) = tokio::join!(feeding, writing, hashing);
 
         let mut counts = written?;
-        // What was sampled first is counted there.
-        if stage == Stage::Sample {
-            counts.hashed = 0;
+        match stage {
+            // What fails here is tried again in the next stage, and counts there.
+            Stage::Everything => counts.problems = 0,
+            Stage::Size => {}
+            // What was sampled counts already.
+            Stage::Sample => counts.hashed = 0,
         }
         fed?;
         hashed?;
@@ -137,6 +140,7 @@ async fn write_back(
         for outcome in received.into_iter().flatten() {
             let is_content = matches!(outcome.finding, Finding::Hashed { .. } | Finding::Sampled { .. });
             counts.hashed += u64::from(is_content);
+            counts.problems += u64::from(!is_content);
             waiting.push(outcome);
         }
         let is_due = committed.elapsed() >= COMMIT_INTERVAL;

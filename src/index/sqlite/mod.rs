@@ -84,6 +84,9 @@ impl SqliteIndex {
     /// Brings the schema up to date. sqlx does not lock SQLite while migrating, so the writers'
     /// lock is held; an index that is up to date is opened without it.
     async fn prepare(path: &Path, on_busy: OnBusy) -> Result<Self> {
+        if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(IndexError::NotAnIndex(path.to_path_buf()));
+        }
         let index = Self { path: std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()), on_busy };
         let is_current = match index.path.try_exists() {
             Ok(true) => {
