@@ -102,16 +102,28 @@ impl Volumes {
         if let Some(volume) = known.met.get(&key) {
             return Arc::clone(volume);
         }
-        let mut identity = self.identity(line, inside);
-        // Two devices with one identity are mounted side by side: a snapshot or a clone.
-        if known.devices.get(&identity).is_some_and(|other| *other != device) {
-            identity = VolumeIdentity(format!("{}@{}", identity.0, escape(&line.at)).into());
+        // Whichever mount leads there, a device is named after its first: it must not have two names.
+        let primary = self.table.iter().find(|other| other.device == line.device).unwrap_or(line);
+        let mut identity = self.identity(primary, inside);
+        // Two devices with one identity are mounted side by side: a snapshot or a clone. The one that
+        // was mounted first bears the name, whichever is met first.
+        let is_met = known.devices.get(&identity).is_some_and(|other| *other != device);
+        if is_met || self.has_original(primary, &identity) {
+            identity = VolumeIdentity(format!("{}@{}", identity.0, escape(&primary.at)).into());
         }
         known.devices.insert(identity.clone(), device);
         let volume = Arc::new(MountedVolume { identity, mount });
         known.met.insert(key, Arc::clone(&volume));
         drop(known);
         volume
+    }
+
+    /// True if an earlier mount of another device goes by this identity.
+    fn has_original(&self, line: &MountPoint, identity: &VolumeIdentity) -> bool {
+        let earlier = self.table.iter().take_while(|other| *other != line);
+        let mut alike = earlier.filter(|other| other.kind == line.kind && other.device != line.device);
+        derives_from_uuid(&line.kind)
+            && alike.any(|other| self.identity(other, &to_path(&other.at)) == *identity)
     }
 
     fn identity(&self, line: &MountPoint, inside: &Path) -> VolumeIdentity {
@@ -121,8 +133,7 @@ impl Volumes {
         if network.iter().any(|name| kind.starts_with(name)) {
             return VolumeIdentity(format!("{kind}:{source}").into());
         }
-        let derives_from_uuid = kind.starts_with("ext") || kind == "btrfs";
-        if let (true, Ok(number)) = (derives_from_uuid, os::filesystem_number(inside)) {
+        if let (true, Ok(number)) = (derives_from_uuid(kind), os::filesystem_number(inside)) {
             return VolumeIdentity(format!("{kind}:{number:016x}").into());
         }
         let block_device = std::fs::metadata(to_path(&line.source)).map(|metadata| metadata.rdev());
@@ -148,10 +159,16 @@ impl Volumes {
     }
 }
 
+/// Filesystems whose number comes from their UUID.
+fn derives_from_uuid(kind: &str) -> bool {
+    kind.starts_with("ext") || kind == "btrfs"
+}
+
 fn climb(absolute: &Path, device: u64) -> MountPoint {
     let same_device = |path: &&Path| std::fs::metadata(path).is_ok_and(|metadata| metadata.dev() == device);
     let at = absolute.ancestors().take_while(same_device).last().unwrap_or(absolute);
     MountPoint {
+        device,
         root: b"/".to_vec(),
         at: at.as_os_str().as_bytes().to_vec(),
         kind: "unknown".to_owned(),
@@ -176,7 +193,9 @@ mod tests {
     use super::*;
 
     fn mount(root: &str, at: &str, kind: &str, source: &str) -> MountPoint {
-        MountPoint { root: root.into(), at: at.into(), kind: kind.into(), source: source.into() }
+        // Each source is a device of its own.
+        let device = source.bytes().map(u64::from).sum();
+        MountPoint { device, root: root.into(), at: at.into(), kind: kind.into(), source: source.into() }
     }
 
     fn volumes(table: Vec<MountPoint>) -> Volumes {
@@ -194,6 +213,17 @@ mod tests {
         assert_eq!(direct.path, bound.path);
         assert_eq!(direct.volume.identity, bound.volume.identity);
         assert_eq!(&*direct.volume.identity.0, "nfs4:server:/export");
+    }
+
+    #[test]
+    fn a_filesystem_without_a_name_is_one_volume_wherever_it_is_mounted() {
+        let volumes = volumes(vec![mount("/", "/a", "tmpfs", "t"), mount("/", "/b", "tmpfs", "t")]);
+        let first = volumes.locate(Path::new("/a/x"), 7);
+        let second = volumes.locate(Path::new("/b/x"), 7);
+        assert_eq!(
+            (first.volume.identity.clone(), first.path),
+            (second.volume.identity.clone(), second.path)
+        );
     }
 
     #[test]

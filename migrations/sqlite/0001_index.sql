@@ -30,12 +30,13 @@ create table roots (
     unique (volume_id, path)
 ) strict;
 
--- The places a root's last complete walk entered: itself, filesystems mounted below it,
--- directories reached through links.
+-- The places a root's walks entered: itself, filesystems mounted below it, and (linked) directories
+-- reached through links, or that hold files reached through links.
 create table extents (
     root_id   integer not null references roots (id) on delete cascade,
     volume_id integer not null references volumes (id),
     path      blob    not null,
+    linked    integer not null default 0,
     primary key (root_id, volume_id, path)
 ) strict, without rowid;
 

@@ -169,6 +169,10 @@ fn open_sinks(
     if named.clone().filter(|path| *path == dash).count() > 1 {
         return Err(Failure::Usage("only one report can go to standard output".to_owned()));
     }
+    let paths: Vec<&PathBuf> = named.collect();
+    if let Some(twice) = paths.iter().enumerate().find(|(index, path)| paths[..*index].contains(path)) {
+        return Err(Failure::Usage(format!("{}: named for two reports", escape_path(twice.1))));
+    }
     let mut open = |path: &Path| -> Result<Box<dyn Write>, Failure> {
         if path == dash {
             return Ok(standard_output());

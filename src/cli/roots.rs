@@ -88,6 +88,11 @@ async fn remove(
         )));
     }
     let files = writer.remove_root(root.map(|root| root.id), &extents).await?;
+    if root.is_none() && files == 0 {
+        let message =
+            format!("{}: nothing to forget; 'dupfind roots' lists what can be", escape_path(directory));
+        return Err(Failure::Usage(message));
+    }
     writer.close().await?;
     let message = format!("forgot {} and {}", escape_path(&resolved), plural(files, "file", "files"));
     context.say(&message);

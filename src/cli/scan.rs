@@ -228,7 +228,12 @@ impl StartedRun {
             io::stdout().write_all(text.as_bytes())?;
         }
         if report.interrupted {
-            context.say("interrupted; what was done is kept: 'dupfind resume' goes on");
+            let how = if report.was_named {
+                "run the same command again to go on"
+            } else {
+                "'dupfind resume' goes on"
+            };
+            context.say(&format!("interrupted; what was done is kept: {how}"));
             return Ok(Exit::Interrupted);
         }
         let problems = report.counts.problems > 0 || !report.skipped_roots.is_empty();

@@ -1,7 +1,7 @@
 //! The walk: a directory is a task, listed by one thread of a pool, which sends what it found and
 //! queues the directories in it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -44,8 +44,10 @@ pub struct WalkRequest {
 pub struct WalkEnd {
     /// False if it was stopped: then nothing follows about what was not seen.
     pub complete: bool,
-    /// The subtrees it entered: the root, mounted filesystems, directories reached through links.
+    /// The subtrees it entered: the root and the filesystems mounted in it.
     pub entered: Vec<Place>,
+    /// Directories that only links led to, or that hold files that only links led to.
+    pub linked: Vec<Place>,
 }
 
 /// What all tasks of a walk share.
@@ -58,8 +60,18 @@ struct Walk<'a> {
     root_device: u64,
     stopped: AtomicBool,
     entered: Mutex<Vec<Place>>,
+    linked: Mutex<Vec<Place>>,
+    /// Files that links led to, by the device and inode of their directory: listed at the end, when it
+    /// is known which directories were walked.
+    linked_files: Mutex<HashMap<(u64, u64), LinkedFiles>>,
     /// Directories seen, by device and inode; kept only where links can lead to one twice.
     visited: Mutex<HashSet<(u64, u64)>>,
+}
+
+/// Files that links led to in one directory.
+struct LinkedFiles {
+    place: Place,
+    entries: Vec<Entry>,
 }
 
 /// A directory to be listed.
@@ -88,7 +100,8 @@ pub fn walk(
     cancel: &Cancel,
     progress: &Progress,
 ) -> io::Result<WalkEnd> {
-    let device = std::fs::metadata(&request.root)?.dev();
+    let metadata = std::fs::metadata(&request.root)?;
+    let (device, root_inode) = (metadata.dev(), metadata.ino());
     let place = volumes.locate(&request.root, device);
     let walk = Walk {
         request,
@@ -99,13 +112,18 @@ pub fn walk(
         root_device: device,
         stopped: AtomicBool::new(false),
         entered: Mutex::new(vec![place.clone()]),
+        linked: Mutex::default(),
+        linked_files: Mutex::default(),
         visited: Mutex::default(),
     };
     let root = Task { absolute: request.root.clone(), place, device, relative: Vec::new(), depth: 1 };
+    walk.visit(device, root_inode);
     pool.scope(|scope| walk.list(&root, scope));
+    walk.list_linked_files();
     Ok(WalkEnd {
         complete: !walk.stopped.into_inner(),
         entered: walk.entered.into_inner().unwrap_or_else(PoisonError::into_inner),
+        linked: walk.linked.into_inner().unwrap_or_else(PoisonError::into_inner),
     })
 }
 
@@ -247,7 +265,8 @@ impl<'a> Walk<'a> {
         };
         let directory = if metadata.is_dir() { Some(absolute.as_path()) } else { absolute.parent() };
         let Some(directory) = directory else { return };
-        let Ok(device) = std::fs::metadata(directory).map(|metadata| metadata.dev()) else { return };
+        let Ok(inside) = std::fs::metadata(directory) else { return };
+        let device = inside.dev();
         if self.request.settings.one_file_system && device != self.root_device {
             return;
         }
@@ -261,7 +280,7 @@ impl<'a> Walk<'a> {
             if too_deep || !self.visit(device, metadata.ino()) {
                 return;
             }
-            self.note_entered(place.clone());
+            self.linked.lock().unwrap_or_else(PoisonError::into_inner).push(place.clone());
             let task = Task { absolute, place, device, relative, depth };
             scope.spawn(move |scope| self.list(&task, scope));
             return;
@@ -271,9 +290,33 @@ impl<'a> Walk<'a> {
             && self.request.filter.includes(&relative)
             && self.request.filter.takes_size(stamp.size);
         if let (true, Some(name)) = (wanted, absolute.file_name()) {
-            let entries = vec![Entry { name: name.as_bytes().into(), stamp }];
+            let entry = Entry { name: name.as_bytes().into(), stamp };
+            let directory = (device, inside.ino());
+            let mut linked_files = self.linked_files.lock().unwrap_or_else(PoisonError::into_inner);
+            let files = linked_files.entry(directory).or_insert(LinkedFiles { place, entries: Vec::new() });
+            files.entries.push(entry);
+            drop(linked_files);
+        }
+    }
+
+    /// Of a directory that was not walked, the files that links led to are all there is: those that
+    /// no link leads to any more are gone. In one that was, they join the others.
+    fn list_linked_files(&self) {
+        if self.stopped.load(Ordering::Relaxed) {
+            return;
+        }
+        let linked_files =
+            std::mem::take(&mut *self.linked_files.lock().unwrap_or_else(PoisonError::into_inner));
+        for ((device, inode), LinkedFiles { place, mut entries }) in linked_files {
+            entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            entries.dedup_by(|a, b| a.name == b.name);
+            let was_walked = !self.visit(device, inode);
+            if !was_walked {
+                self.linked.lock().unwrap_or_else(PoisonError::into_inner).push(place.clone());
+            }
+            let coverage = if was_walked { Coverage::Selected } else { Coverage::Whole };
             let Place { volume, path } = place;
-            self.send(Listing { volume, directory: path, coverage: Coverage::Selected, entries });
+            self.send(Listing { volume, directory: path, coverage, entries });
         }
     }
 

@@ -126,13 +126,15 @@ pub trait Writer: Send {
 
     /// Ends the walk of a scan that reached its end: directories of the root's subtrees that it did
     /// not list are removed, except below those that could not be read and those of other roots.
-    /// Adds the subtrees to the root's. Without a root nothing is removed. Returns the number of
-    /// files removed.
+    /// Adds the subtrees to the root's. `linked` are those that only links lead to: what was one
+    /// before, and is not any more, is removed. Without a root nothing is removed. Returns the number
+    /// of files removed.
     async fn finish_discovery(
         &mut self,
         scan: ScanId,
         root: Option<RootId>,
         extents: &[Extent],
+        linked: &[Extent],
     ) -> Result<u64>;
 
     /// Writes back what was read, only to rows that still have the stamp they were read with.

@@ -116,6 +116,8 @@ pub struct ExtentTotals {
     pub bytes: u64,
     /// Files and directories that could not be read.
     pub problems: u64,
+    /// Directories of these.
+    pub unreadable_directories: u64,
 }
 
 /// How much there is to do.

@@ -27,9 +27,10 @@ pub struct Root {
     pub path: PathBuf,
     /// The options it is scanned with.
     pub settings: ScanSettings,
-    /// The places its last complete walk entered: itself, filesystems mounted below it, directories
-    /// reached through links.
+    /// The places its walks entered: itself, filesystems mounted below it, and `linked`.
     pub extents: Vec<Extent>,
+    /// Those of them that only links lead to.
+    pub linked: Vec<Extent>,
     /// Its latest scan, if there was one.
     pub last_scan: Option<LastScan>,
 }

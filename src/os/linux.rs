@@ -20,12 +20,19 @@ pub fn mount_points() -> io::Result<Vec<MountPoint>> {
 /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`.
 fn parse_mount(line: &[u8]) -> Option<MountPoint> {
     let mut fields = line.split(|byte| *byte == b' ');
-    let root = unescape(fields.nth(3)?);
+    let device = parse_device(fields.nth(2)?)?;
+    let root = unescape(fields.next()?);
     let at = unescape(fields.next()?);
     let mut after_dash = fields.skip_while(|field| *field != b"-").skip(1);
     let kind = String::from_utf8_lossy(after_dash.next()?).into_owned();
     let source = unescape(after_dash.next()?);
-    Some(MountPoint { root, at, kind, source })
+    Some(MountPoint { device, root, at, kind, source })
+}
+
+/// `98:0`
+fn parse_device(field: &[u8]) -> Option<u64> {
+    let (major, minor) = std::str::from_utf8(field).ok()?.split_once(':')?;
+    Some(rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// The kernel writes space, tab, newline and backslash as three octal digits: `\040`.
@@ -103,6 +110,7 @@ mod tests {
     fn a_mount_line_is_read_with_its_escapes() {
         let line = br"36 35 98:0 /sub\040dir /mnt/a\134b rw shared:1 master:2 - ext4 /dev/vda rw";
         let mount = parse_mount(line).unwrap();
+        assert_eq!(mount.device, rustix::fs::makedev(98, 0));
         assert_eq!(mount.root, b"/sub dir");
         assert_eq!(mount.at, br"/mnt/a\b");
         assert_eq!((mount.kind.as_str(), &mount.source[..]), ("ext4", &b"/dev/vda"[..]));

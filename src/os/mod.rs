@@ -29,6 +29,9 @@ pub use system::{ShortPath, filesystem_number, mount_points};
 /// A line of the system's mount table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountPoint {
+    /// The device number of the filesystem, as `stat` gives it (but for btrfs, which has one for each
+    /// subvolume there).
+    pub device: u64,
     /// The directory of the filesystem that is mounted; `/` for all of it.
     pub root: Vec<u8>,
     /// Where it is mounted.

@@ -147,7 +147,7 @@ pub fn notes(head: &Head) -> Vec<String> {
     let mut notes = Vec::new();
     let summary = &head.summary;
     if summary.pending_files > 0 {
-        let files = plural(summary.pending_files, "file is", "files are");
+        let files = plural(summary.pending_files, "file", "files");
         let size = bytes(summary.pending_bytes);
         notes.push(format!("not complete: {files} ({size}) still to be read; run 'dupfind resume'"));
     }

@@ -15,45 +15,64 @@ use crate::discovery::named::{NamedRequest, list_named};
 use crate::discovery::walk::{WalkRequest, walk};
 use crate::model::group::ProblemRow;
 use crate::model::listing::{Coverage, Listing};
-use crate::model::scan::{Root, RootId, ScanCounts, ScanId, ScanKind};
+use crate::model::scan::{Root, ScanCounts, ScanId, ScanKind};
 use crate::model::volume::{Extent, Location, MountedVolume, VolumeId};
 use crate::progress::Phase;
+use crate::volume::Place;
 
 /// Listings that wait for the index: a directory each, of at most 4,096 entries.
 const WAITING_LISTINGS: usize = 256;
 
 impl Run<'_> {
     /// Walks roots one after the other. Returns the subtrees that were walked.
+    ///
+    /// All their scans are on record before the first walk begins, so that a root that is not reached
+    /// is known to be unfinished.
     pub(super) async fn discover_roots(
         &mut self,
         kind: ScanKind,
         roots: Vec<Root>,
     ) -> Result<Vec<Extent>, ScanError> {
-        let mut extents = Vec::new();
         let known = self.scanner.index.roots().await?;
+        let mut reachable = Vec::new();
         for root in roots {
-            if self.scanner.cancel.is_requested() {
-                break;
-            }
             if let Some(problem) = self.why_offline(&root) {
                 self.report.skipped_roots.push(ProblemRow { path: root.path, problem });
                 continue;
             }
+            let id = self.writer.begin_scan(Some(root.id), kind).await?;
+            self.scans.push(OpenScan {
+                id,
+                extents: Vec::new(),
+                counts: ScanCounts::default(),
+                discovered: false,
+            });
+            reachable.push((self.scans.len() - 1, root));
+        }
+        self.writer.commit().await?;
+
+        let mut extents = Vec::new();
+        for (scan, root) in reachable {
+            if self.scanner.cancel.is_requested() {
+                break;
+            }
             self.scanner.progress.enter(Phase::Discovery);
             let others = known.iter().filter(|other| other.id != root.id).map(Root::location).collect();
-            extents.extend(self.discover(kind, root, others).await?);
+            self.discover(scan, &root, others).await?;
+            extents.extend_from_slice(&self.scans[scan].extents);
         }
         Ok(extents)
     }
 
-    /// Walks one root to its end, unless it is stopped.
+    /// Walks one root to its end, unless it is stopped; `scan` is the place of its open scan.
     async fn discover(
         &mut self,
-        kind: ScanKind,
-        mut root: Root,
+        scan: usize,
+        root: &Root,
         other_roots: HashSet<Location>,
-    ) -> Result<Vec<Extent>, ScanError> {
+    ) -> Result<(), ScanError> {
         let scanner = self.scanner;
+        let id = self.scans[scan].id;
         let request = WalkRequest {
             root: root.path.clone(),
             filter: Filter::new(&root.settings)?,
@@ -61,7 +80,6 @@ impl Run<'_> {
             other_roots,
             own_files: scanner.index.own_files(),
         };
-        let scan = self.open_scan(kind, Some(&root)).await?;
 
         let pool = Scanner::pool("walk", scanner.workers.walk)?;
         let (sender, listings) = mpsc::channel(WAITING_LISTINGS);
@@ -69,21 +87,24 @@ impl Run<'_> {
         let progress = Arc::clone(&scanner.progress);
         let walking =
             run_blocking("walk", move || walk(&request, &volumes, &pool, sender, &cancel, &progress));
-        let (mut counts, _) = self.write_listings(scan, listings).await?;
+        let (mut counts, _) = self.write_listings(id, listings).await?;
         let end = walking.await?.map_err(|source| ScanError::Root { path: root.path.clone(), source })?;
 
-        let mut extents = vec![root.extent.clone()];
+        let mut extents = self.register(end.entered).await?;
         if end.complete {
-            for place in end.entered {
-                let volume = self.writer.register_volume(scanner.volumes.host(), &place.volume).await?;
-                extents.push(Extent { volume, path: place.path });
-            }
-            counts.removed += self.writer.finish_discovery(scan, Some(root.id), &extents).await?;
+            let mut linked = self.register(end.linked).await?;
+            // A link to a disk that is not mounted leads nowhere for now: what is there stays.
+            let reachable = scanner.reachable_mounts().await?.volumes();
+            linked.extend(root.linked.iter().filter(|extent| !reachable.contains(&extent.volume)).cloned());
+            counts.removed += self.writer.finish_discovery(id, Some(root.id), &extents, &linked).await?;
             self.writer.commit().await?;
+            extents.extend(linked);
         }
-        root.extents.extend_from_slice(&extents);
-        self.scans.push(OpenScan { id: scan, root: Some(root), counts, discovered: end.complete });
-        Ok(extents)
+        let open = &mut self.scans[scan];
+        open.extents = extents;
+        open.counts = counts;
+        open.discovered = end.complete;
+        Ok(())
     }
 
     /// Lists files that were named. Returns the directories they lie in.
@@ -94,7 +115,8 @@ impl Run<'_> {
     ) -> Result<Vec<Extent>, ScanError> {
         let scanner = self.scanner;
         scanner.progress.enter(Phase::Discovery);
-        let scan = self.open_scan(ScanKind::FilesFrom, None).await?;
+        let scan = self.writer.begin_scan(None, ScanKind::FilesFrom).await?;
+        self.writer.commit().await?;
 
         let (sender, listings) = mpsc::channel(WAITING_LISTINGS);
         let (volumes, cancel) = (Arc::clone(&scanner.volumes), scanner.cancel.clone());
@@ -106,20 +128,24 @@ impl Run<'_> {
         let end = listing.await?.map_err(ScanError::Names)?;
 
         if end.complete {
-            self.writer.finish_discovery(scan, None, &[]).await?;
+            self.writer.finish_discovery(scan, None, &[], &[]).await?;
             self.writer.commit().await?;
         }
         counts.problems += end.problems.len() as u64;
         self.report.unknown_names = end.problems;
-        self.scans.push(OpenScan { id: scan, root: None, counts, discovered: end.complete });
-        Ok(extents.into_iter().collect())
+        let extents: Vec<Extent> = extents.into_iter().collect();
+        let discovered = end.complete;
+        self.scans.push(OpenScan { id: scan, extents: extents.clone(), counts, discovered });
+        Ok(extents)
     }
 
-    async fn open_scan(&mut self, kind: ScanKind, root: Option<&Root>) -> Result<ScanId, ScanError> {
-        let id: Option<RootId> = root.map(|root| root.id);
-        let scan = self.writer.begin_scan(id, kind).await?;
-        self.writer.commit().await?;
-        Ok(scan)
+    async fn register(&mut self, places: Vec<Place>) -> Result<Vec<Extent>, ScanError> {
+        let mut extents = Vec::with_capacity(places.len());
+        for Place { volume, path } in places {
+            let volume = self.writer.register_volume(self.scanner.volumes.host(), &volume).await?;
+            extents.push(Extent { volume, path });
+        }
+        Ok(extents)
     }
 
     /// Writes listings as they come, many at once, and commits about every second. Returns what

@@ -25,7 +25,7 @@ use crate::discovery::filter::Filter;
 use crate::discovery::named::NamedRequest;
 use crate::index::{Index, Writer};
 use crate::model::group::{ProblemRow, ReportFilter};
-use crate::model::scan::{Root, ScanCounts, ScanId, ScanKind, ScanStatus};
+use crate::model::scan::{ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
 use crate::model::volume::Extent;
 use crate::progress::{Phase, Progress};
@@ -79,8 +79,8 @@ struct Run<'a> {
 
 struct OpenScan {
     id: ScanId,
-    /// Its root; none for files that were named one by one.
-    root: Option<Root>,
+    /// The subtrees it concerns.
+    extents: Vec<Extent>,
     counts: ScanCounts,
     /// False until its walk reached its end.
     discovered: bool,
@@ -143,8 +143,13 @@ impl Scanner {
         let result = async {
             let within = run.extents_of(directories).await?;
             let roots = self.index.roots().await?;
-            let concerned = roots.into_iter().filter(|root| root.overlaps(&within));
-            let (unfinished, discovered): (Vec<_>, Vec<_>) = concerned.partition(Root::needs_discovery);
+            let (mut unfinished, mut discovered) = (Vec::new(), Vec::new());
+            for root in roots.into_iter().filter(|root| root.overlaps(&within)) {
+                let unreadable = self.index.extent_totals(&root.extents).await?.unreadable_directories;
+                let group =
+                    if root.needs_discovery() || unreadable > 0 { &mut unfinished } else { &mut discovered };
+                group.push(root);
+            }
             let is_idle = unfinished.is_empty();
             run.discover_roots(ScanKind::Resume, unfinished).await?;
             run.reopen(discovered).await?;
@@ -228,8 +233,7 @@ impl Run<'_> {
     }
 
     async fn has_pending(&self, scan: &OpenScan) -> Result<bool, ScanError> {
-        let under = scan.root.as_ref().map(|root| root.extents.clone());
-        let filter = ReportFilter { under, ..ReportFilter::default() };
+        let filter = ReportFilter { under: Some(scan.extents.clone()), ..ReportFilter::default() };
         Ok(self.scanner.index.summary(&filter).await?.pending_files > 0)
     }
 }

@@ -94,7 +94,7 @@ impl Scanner {
     }
 
     /// The mounts that lead to a volume of the index at this moment.
-    async fn reachable_mounts(&self) -> Result<MountMap, ScanError> {
+    pub(super) async fn reachable_mounts(&self) -> Result<MountMap, ScanError> {
         let mounts = self.index.mounts(self.volumes.host()).await?;
         let volumes = self.index.volumes().await?;
         let reachable = mounts.iter().filter(|(id, mount)| {

@@ -79,13 +79,9 @@ impl Run<'_> {
             |root: &Root| root.last_scan.as_ref().is_some_and(|scan| scan.status != Completed);
         for root in roots.into_iter().filter(is_unfinished) {
             let id = self.writer.begin_scan(Some(root.id), ScanKind::Resume).await?;
-            self.writer.finish_discovery(id, None, &[]).await?;
-            self.scans.push(OpenScan {
-                id,
-                root: Some(root),
-                counts: ScanCounts::default(),
-                discovered: true,
-            });
+            self.writer.finish_discovery(id, None, &[], &[]).await?;
+            let extents = root.extents;
+            self.scans.push(OpenScan { id, extents, counts: ScanCounts::default(), discovered: true });
         }
         Ok(self.writer.commit().await?)
     }

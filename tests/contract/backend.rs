@@ -79,7 +79,7 @@ impl World {
         let scan = writer.begin_scan(Some(self.root), ScanKind::Scan).await.unwrap();
         let mut counts = writer.write_listings(scan, listings).await.unwrap();
         let extents = [extent(self.volume_id, "/r")];
-        counts.removed += writer.finish_discovery(scan, Some(self.root), &extents).await.unwrap();
+        counts.removed += writer.finish_discovery(scan, Some(self.root), &extents, &[]).await.unwrap();
         writer.close().await.unwrap();
         (scan, counts)
     }

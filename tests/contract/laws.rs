@@ -58,7 +58,7 @@ pub(crate) async fn a_whole_listing_removes_what_it_does_not_hold_and_a_selectio
     let named = world.listing("/r", Coverage::Selected, vec![entry("d", 4, 4)]);
     let counts = writer.write_listings(scan, &[named]).await.unwrap();
     assert_eq!((counts.added, counts.removed), (1, 0));
-    writer.finish_discovery(scan, None, &[]).await.unwrap();
+    writer.finish_discovery(scan, None, &[], &[]).await.unwrap();
     writer.close().await.unwrap();
     assert_eq!(world.index.extent_totals(&[extent(world.volume_id, "/r")]).await.unwrap().files, 2);
 }
@@ -128,7 +128,7 @@ pub(crate) async fn finishing_spares_what_belongs_to_other_roots_and_other_volum
         [world.whole("/r", vec![]), world.whole("/r/inner/deep", vec![entry("i", 1, 2)]), on_usb.clone()];
     writer.write_listings(scan, &listings).await.unwrap();
     let extents = [extent(world.volume_id, "/r"), extent(usb_id, "")];
-    writer.finish_discovery(scan, Some(world.root), &extents).await.unwrap();
+    writer.finish_discovery(scan, Some(world.root), &extents, &[]).await.unwrap();
     writer.close().await.unwrap();
 
     // The disk is unplugged: the next walk does not enter it.

@@ -281,6 +281,7 @@ fn a_directory_that_cannot_be_read_is_reported_and_keeps_its_rows() {
     let run = sandbox.run(["scan", "tree"]).ends_with(1);
     assert!(run.stdout().contains("problem"), "{}", run.stdout());
     assert_eq!(sandbox.sql("select count(*) from files"), "3", "known rows are kept");
+    sandbox.run(["resume"]).ends_with(1);
     let problems = sandbox.run(["status", "--problems"]).succeeds().stdout();
     assert!(problems.contains("tree/closed: permission denied"), "{problems}");
     std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -333,4 +334,71 @@ fn an_unplugged_disk_is_offline_and_not_empty() {
     assert_eq!(sandbox.sql("select count(*) from files"), "2");
     sandbox.run(["roots", "remove", "tree/usb"]).succeeds();
     assert_eq!(sandbox.sql("select count(*) from files"), "0");
+}
+
+#[test]
+fn files_that_only_links_lead_to_come_and_go_with_the_links() {
+    let sandbox = Sandbox::new();
+    let outside = sandbox.path().join("outside");
+    std::fs::create_dir_all(outside.join("deeper")).unwrap();
+    for name in ["one", "two", "unlinked", "deeper/three"] {
+        std::fs::write(outside.join(name), "same").unwrap();
+    }
+    sandbox.write(".hidden", "same");
+    for (link, target) in [
+        ("l1", "../outside/one"),
+        ("l2", "../outside/two"),
+        ("l3", "../outside/deeper/three"),
+        ("l4", ".hidden"),
+    ] {
+        symlink(target, sandbox.tree().join(link)).unwrap();
+    }
+    for _ in 0..2 {
+        sandbox.run(["scan", "--follow-links", "tree"]).succeeds();
+        assert_eq!(sandbox.groups()[0].len(), 4, "{:?}", sandbox.groups());
+    }
+    std::fs::remove_file(sandbox.tree().join("l2")).unwrap();
+    std::fs::remove_file(sandbox.tree().join("l3")).unwrap();
+    sandbox.run(["scan", "tree"]).succeeds();
+    assert_eq!(
+        sandbox
+            .sql("select group_concat(cast(name as text), ' ') from (select name from files order by name)"),
+        ".hidden one"
+    );
+    sandbox.run(["scan", "--hidden", "tree"]).succeeds();
+    assert_eq!(
+        sandbox.sql("select cast(name as text) from files"),
+        ".hidden",
+        "links are not followed any more"
+    );
+}
+
+#[test]
+fn one_filesystem_mounted_at_two_places_is_one() {
+    let sandbox = Sandbox::new();
+    let script = format!(
+        "cd {tree} && mkdir a b && mount -t tmpfs tmpfs a || exit 77
+         mkdir a/d && echo same > a/one && echo same > a/d/two && mount --bind a b && mkdir c && mount --bind a/d c
+         HOME={home} {dupfind} scan -q {tree}; echo $?
+         HOME={home} {dupfind} report -q --json {home}/report.json; echo $?",
+        tree = sandbox.tree().display(),
+        home = sandbox.path().join("home").display(),
+        dupfind = env!("CARGO_BIN_EXE_dupfind"),
+    );
+    let said = super::survival::in_own_mounts(&script);
+    assert_eq!(said, "0\n0\n");
+    let report = std::fs::read(sandbox.path().join("home/report.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+    assert_eq!(report["summary"]["files"], 2, "{report}");
+    assert_eq!(report["groups"][0]["files"].as_array().unwrap().len(), 2, "{report}");
+}
+
+#[test]
+fn a_part_of_a_root_is_not_forgotten_by_itself() {
+    let sandbox = Sandbox::new();
+    sandbox.write("sub/file", "x");
+    sandbox.scan();
+    sandbox.run(["roots", "remove", "tree/sub"]).refused(2, &["tree/sub", "part of"]);
+    sandbox.run(["roots", "remove", "home"]).refused(2, &["home", "not a scanned directory"]);
+    assert_eq!(sandbox.sql("select count(*) from files"), "1");
 }

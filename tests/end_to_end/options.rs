@@ -9,7 +9,9 @@ fn what_cannot_be_scanned_refused_and_leaves_no_trace() {
     sandbox.run(["scan", "missing"]).refused(2, &["missing", "No such file"]);
     sandbox.run(["scan", "tree", "missing"]).refused(2, &["missing"]);
     sandbox.run(["scan".as_ref(), file.as_os_str()]).refused(2, &["file", "not a directory", "--files-from"]);
-    sandbox.run(["scan", "--include", "a[", "tree"]).refused(2, &["a["]);
+    sandbox.run(["scan", "--include", "a[\x1b", "tree"]).refused(2, &["a[\\u{1b}"]);
+    sandbox.run(["scan", "--exclude", "", "tree"]).refused(2, &["names nothing"]);
+    sandbox.run(["scan", "--min-size", "2", "--max-size", "1", "tree"]).refused(2, &["smallest size"]);
     sandbox.run(["scan", "--files-from", "missing"]).refused(2, &["missing"]);
     assert!(!sandbox.index().exists(), "no index was made");
     for arguments in [
@@ -117,4 +119,18 @@ fn quiet_says_nothing_and_colour_is_asked_for() {
     assert_eq!((run.stdout(), run.stderr()), (String::new(), String::new()));
     assert!(!sandbox.run(["report"]).stdout().contains('\x1b'));
     assert!(sandbox.run(["report", "--color", "always"]).stdout().contains("\x1b[1m"));
+}
+
+#[test]
+fn a_damaged_index_is_said_to_be_damaged() {
+    let sandbox = Sandbox::new();
+    for index in 0..2000 {
+        sandbox.write(format!("{index}"), "same");
+    }
+    sandbox.scan();
+    let mut bytes = std::fs::read(sandbox.index()).unwrap();
+    let middle = bytes.len() / 2 / 4096 * 4096;
+    bytes[middle..middle + 3 * 4096].fill(0xee);
+    std::fs::write(sandbox.index(), bytes).unwrap();
+    sandbox.run(["report"]).refused(3, &["index.db", "damaged"]);
 }

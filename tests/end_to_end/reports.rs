@@ -132,3 +132,28 @@ fn status_says_what_the_index_holds() {
         assert!(text.contains(words), "{words}: {text}");
     }
 }
+
+#[test]
+fn a_report_leaves_what_its_name_stands_for_as_it_was() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let sandbox = photos();
+    let at = |name: &str| sandbox.path().join(name);
+    std::fs::write(at("private.json"), "old").unwrap();
+    std::fs::set_permissions(at("private.json"), std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::os::unix::fs::symlink("private.json", at("link.json")).unwrap();
+    sandbox.run(["report", "-q", "--json", "link.json"]).succeeds();
+    assert!(std::fs::symlink_metadata(at("link.json")).unwrap().is_symlink());
+    assert_eq!(std::fs::metadata(at("private.json")).unwrap().mode() & 0o777, 0o600);
+    assert!(std::fs::read_to_string(at("private.json")).unwrap().contains("\"version\":1"));
+
+    assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+    let reader = std::process::Command::new("cat").arg(at("pipe")).stdout(Stdio::piped()).spawn().unwrap();
+    sandbox.run(["report", "-q", "--csv", "pipe"]).succeeds();
+    assert!(reader.wait_with_output().unwrap().stdout.starts_with(b"group,size"));
+
+    let index = sandbox.index();
+    let onto_the_index = ["report".as_ref(), "--json".as_ref(), index.as_os_str()];
+    sandbox.run(onto_the_index).refused(2, &["index.db", "this is the index"]);
+    assert_eq!(sandbox.sql("pragma integrity_check"), "ok");
+    sandbox.run(["report", "--json", "x", "--csv", "x"]).refused(2, &["x", "two reports"]);
+}

@@ -83,6 +83,30 @@ fn an_interrupted_scan_says_how_to_go_on() {
 }
 
 #[test]
+fn roots_that_a_stopped_scan_did_not_reach_are_resumed_too() {
+    let sandbox = large_tree();
+    std::fs::rename(sandbox.tree(), sandbox.path().join("first")).unwrap();
+    for name in ["x", "y"] {
+        sandbox.write(name, "same");
+    }
+    sandbox.run(["scan", "-q", "first", "tree"]).succeeds();
+    std::fs::remove_file(sandbox.tree().join("x")).unwrap();
+    sandbox.write("z", "same");
+    let mut child = sandbox.command(["scan", "-q", "--threads", "1", "first", "tree"]).spawn().unwrap();
+    // The rows of both scans are there before the first walk begins; the second has not.
+    while sandbox.sql("select count(*) from scans") != "4" {
+        std::thread::yield_now();
+    }
+    send(&child, Signal::KILL);
+    child.wait().unwrap();
+    sandbox.run(["resume", "-q"]).succeeds();
+    let names = "select group_concat(cast(name as text), ' ') from (select f.name from files f
+                 join directories d on d.id = f.directory_id where cast(d.path as text) like '%/tree' order by f.name)";
+    assert_eq!(sandbox.sql(names), "y z");
+    assert_eq!(sandbox.report()["complete"], true);
+}
+
+#[test]
 fn two_at_once_take_turns() {
     let sandbox = large_tree();
     let scan = |arguments: &[&str]| {
@@ -131,7 +155,6 @@ fn a_full_disk_is_a_clear_error_and_the_index_opens_again() {
     let sandbox = large_tree();
     let disk = sandbox.path().join("disk");
     std::fs::create_dir(&disk).unwrap();
-    // In a mount namespace of its own: as root, or as anyone where the system lets users have one.
     let dupfind = env!("CARGO_BIN_EXE_dupfind");
     let script = format!(
         "mount -t tmpfs -o size=300k tmpfs {disk} || exit 77
@@ -145,20 +168,22 @@ fn a_full_disk_is_a_clear_error_and_the_index_opens_again() {
         home = sandbox.path().join("home").display(),
         tree = sandbox.tree().display(),
     );
-    let user =
-        if rustix::process::geteuid().is_root() { &["--mount"][..] } else { &["--mount", "--map-root-user"] };
-    let output = Command::new("unshare").args(user).args(["sh", "-c", &script]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert_ne!(
-        output.status.code(),
-        Some(77),
-        "this test needs the right to mount a tmpfs (root or user namespaces)"
-    );
+    let said = in_own_mounts(&script);
     let error = std::fs::read_to_string(disk.with_extension("err")).unwrap_or_default();
     assert_eq!(said.lines().collect::<Vec<_>>(), ["scan 3", "status 0", "again 0", "report 0"], "{error}");
     assert!(error.contains("no space left for the index"), "{error}");
     assert_eq!(error.trim_end().lines().count(), 1, "{error}");
     assert_groups(&disk.with_extension("json"), 2001);
+}
+
+/// Runs a script that may mount what it likes (in a namespace of its own: as root, or as anyone where
+/// the system lets users have one), and returns what it said.
+pub(crate) fn in_own_mounts(script: &str) -> String {
+    let is_root = rustix::process::geteuid().is_root();
+    let user = if is_root { &["--mount"][..] } else { &["--mount", "--map-root-user"] };
+    let output = Command::new("unshare").args(user).args(["sh", "-c", script]).output().unwrap();
+    assert_ne!(output.status.code(), Some(77), "this test needs the right to mount: root or user namespaces");
+    String::from_utf8(output.stdout).unwrap()
 }
 
 fn assert_groups(report: &Path, expected: u64) {

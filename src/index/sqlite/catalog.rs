@@ -88,8 +88,26 @@ pub(super) async fn put_root(
         .fetch_one(&mut *connection)
         .await
         .map_err(failed())?;
-    put_extents(connection, RootId(id), std::slice::from_ref(extent)).await?;
+    put_extents(connection, RootId(id), std::slice::from_ref(extent), false).await?;
     Ok(RootId(id))
+}
+
+/// A place that is not only linked stays so.
+const PUT_EXTENT: &str = "
+    insert into extents (root_id, volume_id, path, linked) values (?, ?, ?, ?)
+    on conflict do update set linked = min(linked, excluded.linked)";
+
+/// Forgets the linked subtrees of a root, but not yet what they hold; returns them.
+pub(super) async fn take_linked(connection: &mut SqliteConnection, root: RootId) -> Result<Vec<Extent>> {
+    let taken = "delete from extents where root_id = ? and linked = 1 returning volume_id, path";
+    let taken: Vec<(i64, Vec<u8>)> = sqlx::query_as(taken)
+        .bind(root.0)
+        .fetch_all(connection)
+        .await
+        .map_err(IndexError::during("remember a root"))?;
+    let extent =
+        |(volume, path): (i64, Vec<u8>)| Extent { volume: VolumeId(volume), path: VolumePath::new(&path) };
+    Ok(taken.into_iter().map(extent).collect())
 }
 
 /// Adds subtrees to those of a root.
@@ -97,12 +115,14 @@ pub(super) async fn put_extents(
     connection: &mut SqliteConnection,
     root: RootId,
     extents: &[Extent],
+    linked: bool,
 ) -> Result<()> {
     for extent in extents {
-        sqlx::query("insert into extents (root_id, volume_id, path) values (?, ?, ?) on conflict do nothing")
+        sqlx::query(PUT_EXTENT)
             .bind(root.0)
             .bind(extent.volume.0)
             .bind(extent.path.as_bytes())
+            .bind(linked)
             .execute(&mut *connection)
             .await
             .map_err(IndexError::during("remember a root"))?;
@@ -120,24 +140,25 @@ const ROOTS: &str = "
 pub(super) async fn roots(connection: &mut SqliteConnection) -> Result<Vec<Root>> {
     let failed = || IndexError::during("read the roots");
     let rows = sqlx::query(ROOTS).fetch_all(&mut *connection).await.map_err(failed())?;
-    let mut extents: HashMap<i64, Vec<Extent>> = HashMap::new();
-    let extent_rows: Vec<(i64, i64, Vec<u8>)> =
-        sqlx::query_as("select root_id, volume_id, path from extents")
+    let mut extents: HashMap<i64, Vec<(Extent, bool)>> = HashMap::new();
+    let extent_rows: Vec<(i64, i64, Vec<u8>, bool)> =
+        sqlx::query_as("select root_id, volume_id, path, linked from extents")
             .fetch_all(connection)
             .await
             .map_err(failed())?;
-    for (root, volume, path) in extent_rows {
+    for (root, volume, path, linked) in extent_rows {
         let extent = Extent { volume: VolumeId(volume), path: VolumePath::new(&path) };
-        extents.entry(root).or_default().push(extent);
+        extents.entry(root).or_default().push((extent, linked));
     }
     rows.iter().map(|row| read_root(row, &mut extents)).collect()
 }
 
-fn read_root(row: &SqliteRow, extents: &mut HashMap<i64, Vec<Extent>>) -> Result<Root> {
+fn read_root(row: &SqliteRow, extents: &mut HashMap<i64, Vec<(Extent, bool)>>) -> Result<Root> {
     let id: i64 = column(row, 0)?;
     let settings: &str = column(row, 4)?;
     let settings = serde_json::from_str(settings)
         .map_err(|error| IndexError::Damaged(format!("the options of root {id}: {error}")))?;
+    let extents = extents.remove(&id).unwrap_or_default();
     let scan: Option<i64> = column(row, 5)?;
     let last_scan = match scan {
         None => None,
@@ -155,7 +176,8 @@ fn read_root(row: &SqliteRow, extents: &mut HashMap<i64, Vec<Extent>>) -> Result
         identity: VolumeIdentity(column::<&str>(row, 10)?.into()),
         path: to_path(column(row, 3)?),
         settings,
-        extents: extents.remove(&id).unwrap_or_default(),
+        linked: extents.iter().filter(|(_, linked)| *linked).map(|(extent, _)| extent.clone()).collect(),
+        extents: extents.into_iter().map(|(extent, _)| extent).collect(),
         last_scan,
     })
 }
@@ -182,6 +204,12 @@ pub(super) async fn remove_root(
             sqlx::query("delete from roots where id = ?").bind(root.0).execute(&mut *connection).await;
         forgotten.map_err(failed())?;
     }
+    forget_uncovered(connection, extents).await
+}
+
+/// Removes what these subtrees hold and no root covers; returns the number of files.
+pub(super) async fn forget_uncovered(connection: &mut SqliteConnection, extents: &[Extent]) -> Result<u64> {
+    let failed = || IndexError::during("remove what is gone");
     for extent in extents {
         let (low, high) = below(&extent.path);
         sqlx::query(COLLECT_UNCOVERED)

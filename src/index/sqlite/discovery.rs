@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use sqlx::sqlite::SqliteConnection;
 
 use super::bulk::Bulk;
-use super::catalog::{delete_collected, put_extents};
+use super::catalog::{delete_collected, forget_uncovered, put_extents, take_linked};
 use super::convert::{below, column, inode_to_integer, to_count, to_integer, to_json, volume_path};
 use crate::index::{IndexError, Result};
 use crate::model::listing::{Coverage, DirectoryId, Entry, Listing};
@@ -106,11 +106,17 @@ pub(super) async fn write_listings(
     let is_piece = |known: &Known<'_>| {
         matches!(known.listing.coverage, Coverage::Piece { .. }) || state.in_pieces.contains_key(&known.id)
     };
-    let (pieces, together): (Vec<_>, Vec<_>) = known.into_iter().partition(is_piece);
+    let (pieces, whole): (Vec<_>, Vec<_>) = known.into_iter().partition(is_piece);
+    // A selection adds to what a whole listing of the same directory may just have removed.
+    let is_selection = |known: &Known<'_>| known.listing.coverage == Coverage::Selected;
+    let (selected, whole): (Vec<_>, Vec<_>) = whole.into_iter().partition(is_selection);
 
-    let mut counts = write_together(connection, &together).await?;
+    let mut counts = write_together(connection, &whole).await?;
     for piece in pieces {
         counts += write_piece(connection, &mut state.in_pieces, piece).await?;
+    }
+    if !selected.is_empty() {
+        counts += write_together(connection, &selected).await?;
     }
     Ok(counts)
 }
@@ -283,12 +289,13 @@ pub(super) async fn finish(
     scan: ScanId,
     root: Option<RootId>,
     extents: &[Extent],
+    linked: &[Extent],
 ) -> Result<u64> {
     let failed = || IndexError::during("finish discovery");
     let mut removed = 0;
     if let Some(root) = root {
         sqlx::query(COLLECT_UNREADABLE).bind(scan.0).execute(&mut *connection).await.map_err(failed())?;
-        for extent in extents {
+        for extent in extents.iter().chain(linked) {
             let (low, high) = below(&extent.path);
             sqlx::query(COLLECT_GONE)
                 .bind(extent.volume.0)
@@ -303,7 +310,10 @@ pub(super) async fn finish(
         }
         removed = delete_collected(connection).await?;
         sqlx::query("delete from temp.unreadable").execute(&mut *connection).await.map_err(failed())?;
-        put_extents(connection, root, extents).await?;
+        let linked_before = take_linked(connection, root).await?;
+        put_extents(connection, root, extents, false).await?;
+        put_extents(connection, root, linked, true).await?;
+        removed += forget_uncovered(connection, &linked_before).await?;
     }
     let now = crate::model::stamp::Nanos::now().0;
     sqlx::query(DISCOVERED).bind(now).bind(scan.0).execute(connection).await.map_err(failed())?;

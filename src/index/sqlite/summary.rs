@@ -171,5 +171,6 @@ pub(super) async fn extent_totals(
         files: count(&files, 0)?,
         bytes: count(&files, 1)?,
         problems: count(&files, 2)? + count(&directories, 1)?,
+        unreadable_directories: count(&directories, 1)?,
     })
 }

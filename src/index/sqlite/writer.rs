@@ -92,9 +92,10 @@ impl Writer for SqliteWriter {
         scan: ScanId,
         root: Option<RootId>,
         extents: &[Extent],
+        linked: &[Extent],
     ) -> Result<u64> {
         self.state.in_pieces.clear();
-        discovery::finish(self.transaction().await?, scan, root, extents).await
+        discovery::finish(self.transaction().await?, scan, root, extents, linked).await
     }
 
     async fn write_outcomes(&mut self, outcomes: &[Outcome]) -> Result<u64> {
