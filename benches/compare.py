@@ -53,7 +53,7 @@ class Row:
 
 
 URL = "sqlite://{work}/index.db"
-SCAN = ("scan", "--quiet", "--db-url", URL, "{dir}")
+SCAN = ("scan", "--db-url", URL, "{dir}")
 REPORT = ("report", "--db-url", URL, "--json", "{out}")
 FCLONES = ("group", "--min", "1", "--hidden", "--no-ignore", "-f", "json", "-o", "{out}", "{dir}")
 CZKAWKA = ("dup", "-m", "1", "-d", "{dir}", "-W", "-N", "-M", "-C", "{out}")
