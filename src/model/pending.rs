@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::digest::{Digest, Sample};
 use super::listing::{DirectoryId, Problem};
-use super::stamp::Stamp;
+use super::stamp::{Nanos, Stamp};
 use super::volume::{Extent, VolumeId};
 
 /// Files of at most this many bytes are read whole at once; larger ones are sampled first.
@@ -89,6 +89,8 @@ pub enum Finding {
         digest: Digest,
         /// Its sample, for a file larger than [`SMALL_FILE`].
         sample: Option<Sample>,
+        /// The ctime it has now; only that may differ from what was expected.
+        ctime: Nanos,
         /// See [`Stamp::is_racy`].
         racy: bool,
     },
@@ -96,6 +98,8 @@ pub enum Finding {
     Sampled {
         /// Their hash.
         sample: Sample,
+        /// The ctime it has now; only that may differ from what was expected.
+        ctime: Nanos,
         /// See [`Stamp::is_racy`].
         racy: bool,
     },

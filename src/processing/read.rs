@@ -26,8 +26,8 @@ pub struct FileReader {
 
 /// What was read of a file.
 enum Content {
-    Whole(Digest, Option<Sample>),
-    Places(Sample),
+    Whole(Digest, Option<Sample>, Stamp),
+    Places(Sample, Stamp),
     /// The file is not what the index knows, or changed under the reader.
     Changed(Stamp),
 }
@@ -58,7 +58,7 @@ impl FileReader {
         for (index, name) in job.names.iter().enumerate() {
             let from = Nanos::now();
             let finding = match self.read(job, &name.path) {
-                Ok(content) => finding(&content, job.stamp, from),
+                Ok(content) => finding(&content, from),
                 Err(Stop::Cancelled) => return None,
                 Err(Stop::Failed(problem)) => {
                     outcomes.push(outcome(name, job, Finding::Failed(problem)));
@@ -79,16 +79,17 @@ impl FileReader {
             return Err(Stop::Failed(Problem::NotRegular));
         }
         let stamp = stamp_as_listed(&before, path, job.stamp);
-        if stamp != job.stamp {
+        // A change of ctime alone is one of permissions, owner or links, such as makes a file readable.
+        if stamp != (Stamp { ctime: stamp.ctime, ..job.stamp }) {
             return Ok(Content::Changed(stamp));
         }
         let is_large = stamp.size > SMALL_FILE;
         let content = if is_large && job.stage == Stage::Size {
-            Content::Places(self.sample(&file, stamp.size)?)
+            Content::Places(self.sample(&file, stamp.size)?, stamp)
         } else {
             let digest = self.hash(&file, stamp.size)?;
             let sample = if is_large { Some(self.sample(&file, stamp.size)?) } else { None };
-            Content::Whole(digest, sample)
+            Content::Whole(digest, sample, stamp)
         };
         let after = stamp_as_listed(&FileStat::from(&file.metadata()?), path, job.stamp);
         if after != stamp {
@@ -153,11 +154,15 @@ fn stamp_as_listed(stat: &FileStat, path: &Path, listed: Stamp) -> Stamp {
     directory.map_or(plain, |directory| Stamp::of(stat, directory.dev()))
 }
 
-fn finding(content: &Content, stamp: Stamp, from: Nanos) -> Finding {
-    let racy = stamp.is_racy(from, Nanos::now());
+fn finding(content: &Content, from: Nanos) -> Finding {
+    let to = Nanos::now();
     match *content {
-        Content::Whole(digest, sample) => Finding::Hashed { digest, sample, racy },
-        Content::Places(sample) => Finding::Sampled { sample, racy },
+        Content::Whole(digest, sample, stamp) => {
+            Finding::Hashed { digest, sample, ctime: stamp.ctime, racy: stamp.is_racy(from, to) }
+        }
+        Content::Places(sample, stamp) => {
+            Finding::Sampled { sample, ctime: stamp.ctime, racy: stamp.is_racy(from, to) }
+        }
         Content::Changed(now) => Finding::Changed(now),
     }
 }
@@ -195,7 +200,7 @@ mod tests {
             let expected = Digest(*blake3::hash(&content).as_bytes());
             for stage in [Stage::Everything, Stage::Sample] {
                 let finding = read_one(&job(&path, stage));
-                let Finding::Hashed { digest, sample, racy } = finding else { panic!("{finding:?}") };
+                let Finding::Hashed { digest, sample, racy, .. } = finding else { panic!("{finding:?}") };
                 assert_eq!((digest, racy), (expected, true), "just written, so to be read again");
                 assert_eq!(sample.is_some(), length > BUFFER);
             }

@@ -176,9 +176,9 @@ pub(crate) fn outcomes(job: &Job, finding: &Finding) -> Vec<Outcome> {
 }
 
 pub(crate) fn hashed(content: u8) -> Finding {
-    Finding::Hashed { digest: Digest([content; 32]), sample: None, racy: false }
+    Finding::Hashed { digest: Digest([content; 32]), sample: None, ctime: Nanos(2_000), racy: false }
 }
 
 pub(crate) fn sampled(content: u8) -> Finding {
-    Finding::Sampled { sample: Sample([content; 16]), racy: false }
+    Finding::Sampled { sample: Sample([content; 16]), ctime: Nanos(2_000), racy: false }
 }

@@ -240,7 +240,7 @@ pub(crate) async fn a_racy_hash_is_forgotten_by_the_next_listing<B: Backend>() {
     let world = World::new::<B>().await;
     let listings = [world.whole("/r", vec![entry("a", 5, 1), entry("b", 5, 2)])];
     world.scan(&listings).await;
-    let racy = Finding::Hashed { digest: Digest([1; 32]), sample: None, racy: true };
+    let racy = Finding::Hashed { digest: Digest([1; 32]), sample: None, ctime: Nanos(2_000), racy: true };
     world.answer(Stage::Size, |_| racy.clone()).await;
     assert_eq!(world.groups(&ReportFilter::default()).await.len(), 1, "it counts until then");
     let (_, counts) = world.scan(&listings).await;
@@ -265,7 +265,12 @@ pub(crate) async fn groups_are_of_physical_files_and_reports_are_ordered<B: Back
     world.scan(&listings).await;
     let large = Some(Sample([0; 16]));
     world
-        .answer(Stage::Size, |_| Finding::Hashed { digest: Digest([1; 32]), sample: large, racy: false })
+        .answer(Stage::Size, |_| Finding::Hashed {
+            digest: Digest([1; 32]),
+            sample: large,
+            ctime: Nanos(2_000),
+            racy: false,
+        })
         .await;
     let groups = |filter: ReportFilter| {
         let world = &world;

@@ -11,15 +11,15 @@ use crate::index::Result;
 use crate::model::digest::{Digest, Sample};
 use crate::model::listing::Problem;
 use crate::model::pending::{Finding, Outcome};
-use crate::model::stamp::Stamp;
+use crate::model::stamp::{Nanos, Stamp};
 
 const WRITE_CONTENT: Bulk = Bulk {
     operation: "write hashes",
     head: "update files set
         sample = coalesce(v.column7, files.sample), hash = coalesce(v.column8, files.hash),
-        recheck = v.column9, problem = null
+        recheck = v.column9, ctime_ns = v.column10, problem = null
         from (values ",
-    row: "(?,?,?,?,?,?,?,?,?)",
+    row: "(?,?,?,?,?,?,?,?,?,?)",
     tail: ") v where files.directory_id = v.column1 and files.name = v.column2
         and files.size = v.column3 and files.mtime_ns = v.column4
         and files.ctime_ns = v.column5 and files.inode = v.column6",
@@ -38,7 +38,15 @@ const WRITE_TROUBLE: Bulk = Bulk {
         and files.ctime_ns = v.column5 and files.inode = v.column6",
 };
 
-type Content<'a> = (&'a Outcome, Option<Sample>, Option<Digest>, bool);
+/// What one row takes over.
+struct Content<'a> {
+    outcome: &'a Outcome,
+    sample: Option<Sample>,
+    digest: Option<Digest>,
+    ctime: Nanos,
+    racy: bool,
+}
+
 type Trouble<'a> = (&'a Outcome, Stamp, String);
 
 pub(super) async fn write_outcomes(connection: &mut SqliteConnection, outcomes: &[Outcome]) -> Result<u64> {
@@ -46,24 +54,26 @@ pub(super) async fn write_outcomes(connection: &mut SqliteConnection, outcomes: 
     let mut troubles: Vec<Trouble<'_>> = Vec::new();
     for outcome in outcomes {
         match &outcome.finding {
-            Finding::Hashed { digest, sample, racy } => {
-                contents.push((outcome, *sample, Some(*digest), *racy));
+            Finding::Hashed { digest, sample, ctime, racy } => {
+                let (digest, ctime, racy) = (Some(*digest), *ctime, *racy);
+                contents.push(Content { outcome, sample: *sample, digest, ctime, racy });
             }
-            Finding::Sampled { sample, racy } => contents.push((outcome, Some(*sample), None, *racy)),
+            Finding::Sampled { sample, ctime, racy } => {
+                let (sample, ctime, racy) = (Some(*sample), *ctime, *racy);
+                contents.push(Content { outcome, sample, digest: None, ctime, racy });
+            }
             Finding::Changed(now) => troubles.push((outcome, *now, Problem::Changed.to_text())),
             Finding::Failed(problem) => troubles.push((outcome, outcome.expected, problem.to_text())),
         }
     }
     // In the order of the rows, so that a page of the table is changed once.
-    contents.sort_unstable_by(|(a, ..), (b, ..)| row_order(a).cmp(&row_order(b)));
+    contents.sort_unstable_by(|a, b| row_order(a.outcome).cmp(&row_order(b.outcome)));
 
     let mut written = WRITE_CONTENT
-        .execute(connection, &contents, |binder, (outcome, sample, digest, racy)| {
-            push_row(binder, outcome);
-            binder
-                .push(sample_bytes(*sample))
-                .push(digest.map(|digest| digest.0.to_vec()))
-                .push(i64::from(*racy));
+        .execute(connection, &contents, |binder, content| {
+            push_row(binder, content.outcome);
+            binder.push(sample_bytes(content.sample)).push(content.digest.map(|digest| digest.0.to_vec()));
+            binder.push(i64::from(content.racy)).push(content.ctime.0);
         })
         .await?;
     written += WRITE_TROUBLE
