@@ -32,7 +32,7 @@ pub(super) async fn run(args: ResumeArgs, context: &Context) -> Result<Exit, Fai
     let index = context.open_index(&settings).await?;
     let run = StartedRun::new(&settings, Arc::clone(&index), context)?;
     let report = run.scanner.resume(&args.directories).await?;
-    if report.idle && !report.interrupted {
+    if report.idle && !report.is_interrupted() {
         let Summary { files, pending_files: pending, .. } = index.summary(&ReportFilter::default()).await?;
         if files == 0 && index.roots().await?.is_empty() {
             context.warn("nothing was scanned yet; run 'dupfind scan DIR'");

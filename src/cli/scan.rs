@@ -222,12 +222,12 @@ impl StartedRun {
         if json {
             let summary = self.index.summary(&ReportFilter::default()).await?;
             writeln!(io::stdout(), "{}", outcome_json(report, &summary, elapsed))?;
-        } else if !context.quiet && !report.interrupted {
+        } else if !context.quiet && !report.is_interrupted() {
             let summary = self.index.summary(&ReportFilter::default()).await?;
             let text = outcome_text(report, &summary, elapsed, context);
             io::stdout().write_all(text.as_bytes())?;
         }
-        if report.interrupted {
+        if report.is_interrupted() {
             let how = if report.was_named {
                 "run the same command again to go on"
             } else {
@@ -287,7 +287,7 @@ fn outcome_json(report: &ScanReport, summary: &Summary, elapsed: Duration) -> se
     let skipped = |row: &crate::model::group::ProblemRow| json!({ "path": row.path.to_string_lossy(), "problem": row.problem });
     json!({
         "version": 1,
-        "status": if report.interrupted { "interrupted" } else { "completed" },
+        "status": report.status.as_str(),
         "seconds": elapsed.as_secs_f64(),
         "directories": counts.directories,
         "files_seen": counts.files_seen,

@@ -70,9 +70,6 @@ pub trait Index: Send + Sync + Debug {
 
     /// The size of the index in bytes.
     async fn size(&self) -> Result<u64>;
-
-    /// Ends all connections in good order.
-    async fn close(&self);
 }
 
 /// Files to be read, batch by batch.

@@ -90,11 +90,12 @@ impl ScanKind {
 }
 
 /// How a scan stands or ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ScanStatus {
     /// It is at work.
     Running,
     /// Both phases reached their end.
+    #[default]
     Completed,
     /// Discovery reached its end; processing was put off by `--discover-only`.
     Discovered,

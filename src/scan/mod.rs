@@ -47,8 +47,8 @@ pub struct Workers {
 pub struct ScanReport {
     /// What was done, over all roots.
     pub counts: ScanCounts,
-    /// True if it was stopped before its end.
-    pub interrupted: bool,
+    /// Completed, discovered (reading was put off) or interrupted.
+    pub status: ScanStatus,
     /// True if there was nothing to do.
     pub idle: bool,
     /// Roots that could not be scanned, and why; nothing of theirs was removed.
@@ -103,6 +103,13 @@ enum Pending {
     Perhaps,
     /// Processing was put off.
     PutOff,
+}
+
+impl ScanReport {
+    /// True if it was stopped before its end.
+    pub fn is_interrupted(&self) -> bool {
+        self.status == ScanStatus::Interrupted
+    }
 }
 
 impl Scanner {
@@ -194,7 +201,11 @@ impl Run<'_> {
     /// Writes how each scan ended, whatever happened; what was done is kept.
     async fn end(mut self, result: Result<(), ScanError>, pending: Pending) -> Result<ScanReport, ScanError> {
         self.scanner.progress.enter(Phase::Finishing);
-        self.report.interrupted = self.scanner.cancel.is_requested();
+        self.report.status = match pending {
+            _ if self.scanner.cancel.is_requested() => ScanStatus::Interrupted,
+            Pending::PutOff => ScanStatus::Discovered,
+            Pending::Nothing | Pending::Perhaps => ScanStatus::Completed,
+        };
         if let Err(error) = result {
             // If the index itself failed, this may fail too: the next writer marks the scans.
             let _ = self.end_scans(Some(&error.to_string()), pending).await;
@@ -219,12 +230,11 @@ impl Run<'_> {
             let status = match error {
                 Some(_) => ScanStatus::Failed,
                 None if !scan.discovered => ScanStatus::Interrupted,
-                None if self.report.interrupted => ScanStatus::Interrupted,
-                None if pending == Pending::PutOff => ScanStatus::Discovered,
+                None if self.report.is_interrupted() => ScanStatus::Interrupted,
                 None if pending == Pending::Perhaps && self.has_pending(&scan).await? => {
                     ScanStatus::Discovered
                 }
-                None => ScanStatus::Completed,
+                None => self.report.status,
             };
             self.writer.end_scan(scan.id, status, &counts, error).await?;
         }

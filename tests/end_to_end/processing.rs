@@ -107,7 +107,9 @@ fn discovery_alone_can_be_looked_at_and_folders_completed_one_by_one() {
         sandbox.write(Path::new(directory).join("a"), format!("{directory} content"));
         sandbox.write(Path::new(directory).join("b"), format!("{directory} content"));
     }
-    sandbox.run(["scan", "--discover-only", "tree"]).succeeds();
+    let scan = sandbox.scan_json(&["--discover-only", "tree"]);
+    assert_eq!(scan["status"], "discovered");
+    assert_eq!(sandbox.sql("select status from scans"), "discovered");
     let report = sandbox.report();
     assert_eq!((&report["complete"], &report["summary"]["pending_files"]), (&false.into(), &4.into()));
     assert_eq!(sandbox.sql("select count(*) from file_hashes"), "4");
@@ -119,6 +121,7 @@ fn discovery_alone_can_be_looked_at_and_folders_completed_one_by_one() {
     assert!(sandbox.run(["status"]).succeeds().stdout().contains("pending: 2 files"));
 
     sandbox.run(["resume"]).succeeds();
+    assert_eq!(sandbox.sql("select status from scans order by id"), "discovered\ndiscovered\ncompleted");
     let report = sandbox.report();
     assert_eq!((&report["complete"], &report["summary"]["pending_files"]), (&true.into(), &0.into()));
     assert_eq!(report["summary"]["groups"], 2);

@@ -228,6 +228,4 @@ impl Index for SqliteIndex {
         }
         Ok(total)
     }
-
-    async fn close(&self) {}
 }
