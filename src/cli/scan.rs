@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
-use clap::{ArgAction, Args};
+use clap::Args;
 use serde_json::json;
 
 use super::context::Context;
@@ -103,7 +103,7 @@ pub(super) struct WorkOptions {
     #[arg(long, value_name = "N", value_parser = parse_positive)]
     io_threads: Option<usize>,
     /// Rows written to the index at once [default: 8192]
-    #[arg(long, value_name = "N", value_parser = parse_positive, action = ArgAction::Set)]
+    #[arg(long, value_name = "N", value_parser = parse_positive)]
     batch_size: Option<usize>,
 }
 

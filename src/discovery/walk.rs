@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rayon::Scope;
 use tokio::sync::mpsc::Sender;
@@ -58,6 +58,7 @@ struct Walk<'a> {
     cancel: &'a Cancel,
     progress: &'a Progress,
     root_device: u64,
+    own_root: Location,
     stopped: AtomicBool,
     entered: Mutex<Vec<Place>>,
     linked: Mutex<Vec<Place>>,
@@ -110,6 +111,7 @@ pub fn walk(
         cancel,
         progress,
         root_device: device,
+        own_root: place.location(),
         stopped: AtomicBool::new(false),
         entered: Mutex::new(vec![place.clone()]),
         linked: Mutex::default(),
@@ -280,7 +282,7 @@ impl<'a> Walk<'a> {
             if too_deep || !self.visit(device, metadata.ino()) {
                 return;
             }
-            self.linked.lock().unwrap_or_else(PoisonError::into_inner).push(place.clone());
+            locked(&self.linked).push(place.clone());
             let task = Task { absolute, place, device, relative, depth };
             scope.spawn(move |scope| self.list(&task, scope));
             return;
@@ -292,7 +294,7 @@ impl<'a> Walk<'a> {
         if let (true, Some(name)) = (wanted, absolute.file_name()) {
             let entry = Entry { name: name.as_bytes().into(), stamp };
             let directory = (device, inside.ino());
-            let mut linked_files = self.linked_files.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut linked_files = locked(&self.linked_files);
             let files = linked_files.entry(directory).or_insert(LinkedFiles { place, entries: Vec::new() });
             files.entries.push(entry);
             drop(linked_files);
@@ -305,14 +307,13 @@ impl<'a> Walk<'a> {
         if self.stopped.load(Ordering::Relaxed) {
             return;
         }
-        let linked_files =
-            std::mem::take(&mut *self.linked_files.lock().unwrap_or_else(PoisonError::into_inner));
+        let linked_files = std::mem::take(&mut *locked(&self.linked_files));
         for ((device, inode), LinkedFiles { place, mut entries }) in linked_files {
             entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
             entries.dedup_by(|a, b| a.name == b.name);
             let was_walked = !self.visit(device, inode);
             if !was_walked {
-                self.linked.lock().unwrap_or_else(PoisonError::into_inner).push(place.clone());
+                locked(&self.linked).push(place.clone());
             }
             let coverage = if was_walked { Coverage::Selected } else { Coverage::Whole };
             let Place { volume, path } = place;
@@ -320,11 +321,14 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// True if the nearest root around a place is not this one.
     fn belongs_to_another_root(&self, place: &Place) -> bool {
-        self.request
-            .other_roots
-            .iter()
-            .any(|root| root.identity == place.volume.identity && place.path.is_within(&root.path))
+        let around = |root: &Location| {
+            let holds = root.identity == place.volume.identity && place.path.is_within(&root.path);
+            holds.then_some(root.path.as_bytes().len())
+        };
+        let nearest_other = self.request.other_roots.iter().filter_map(around).max();
+        nearest_other.is_some() && nearest_other > around(&self.own_root)
     }
 
     fn is_own_file(&self, task: &Task, name: &[u8]) -> bool {
@@ -337,11 +341,11 @@ impl<'a> Walk<'a> {
 
     /// True the first time.
     fn visit(&self, device: u64, inode: u64) -> bool {
-        self.visited.lock().unwrap_or_else(PoisonError::into_inner).insert((device, inode))
+        locked(&self.visited).insert((device, inode))
     }
 
     fn note_entered(&self, place: Place) {
-        self.entered.lock().unwrap_or_else(PoisonError::into_inner).push(place);
+        locked(&self.entered).push(place);
     }
 
     fn send(&self, listing: Listing) {
@@ -401,6 +405,11 @@ impl<'w, 'a> OpenListing<'w, 'a> {
             entries,
         });
     }
+}
+
+/// A set that threads share; one that panicked left it whole, as each change is a single step.
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the system says of an entry; nothing if it is gone since it was listed.

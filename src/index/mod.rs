@@ -3,7 +3,7 @@
 //! Owns sqlx, SQL and the migrations. Refuses to know how files are walked, read or shown.
 //!
 //! [`Index`] is the contract that each database fulfils in its own dialect, and that the contract
-//! tests hold it to. Reading methods see one consistent moment; all writing goes through a
+//! tests hold it to. A report is of one consistent moment; all writing goes through a
 //! [`Writer`], of which there is one at a time, so that the work of many batches can share a
 //! transaction.
 

@@ -203,13 +203,11 @@ impl Index for SqliteIndex {
     }
 
     async fn summary(&self, filter: &ReportFilter) -> Result<Summary> {
-        summary::select_groups(&mut self.snapshot().await?, &mut self.snapshot().await?, filter).await
+        summary::summary(&mut self.connect().await?, &mut self.connect().await?, filter).await
     }
 
     async fn report(&self, filter: &ReportFilter, mounts: &MountMap) -> Result<Box<dyn ReportReader>> {
-        let reader =
-            report::SqliteReport::select(self.snapshot().await?, self.snapshot().await?, filter, mounts)
-                .await?;
+        let reader = report::SqliteReport::select(self.snapshot().await?, filter, mounts).await?;
         Ok(Box::new(reader))
     }
 

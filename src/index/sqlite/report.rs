@@ -91,13 +91,11 @@ pub(super) struct SqliteReport {
 impl SqliteReport {
     pub(super) async fn select(
         mut connection: SqliteConnection,
-        mut helper: SqliteConnection,
         filter: &ReportFilter,
         mounts: &MountMap,
     ) -> Result<Self> {
         let failed = || IndexError::during("collect the report");
-        let summary = select_groups(&mut connection, &mut helper, filter).await?;
-        drop(helper);
+        let summary = select_groups(&mut connection, filter).await?;
         let everywhere = filter.under.is_none();
         // SQLite reads a negative limit as none.
         let limit = filter.limit.map_or(-1, to_integer);

@@ -60,16 +60,29 @@ const PENDING_FIGURES: &str = "
            or case when sample is null then size in (select size from by_size)
                    else (size, sample) in (select size, sample from by_sample) end)";
 
-/// The figures of a filter; leaves its groups in `temp.groups` of the first connection, in no certain
-/// order. Two connections share the work: the sorts take as long as everything else together.
-pub(super) async fn select_groups(
+/// The figures of a filter. Two connections share the work: the sorts take as long as everything else
+/// together. While another process writes, the two may see moments a commit apart.
+pub(super) async fn summary(
     first: &mut SqliteConnection,
     second: &mut SqliteConnection,
     filter: &ReportFilter,
 ) -> Result<Summary> {
-    let (groups, files) = tokio::join!(find_groups(first, filter), count_all(second, filter));
-    let ((groups, redundant_files, reclaimable_bytes), counted) = (groups?, files?);
-    Ok(Summary { groups, redundant_files, reclaimable_bytes, ..counted })
+    let (groups, counted) = tokio::join!(find_groups(first, filter), count_all(second, filter));
+    Ok(with_groups(counted?, groups?))
+}
+
+/// The figures of a filter, all of the moment that this connection sees; leaves its groups in
+/// `temp.groups`, in no certain order.
+pub(super) async fn select_groups(
+    connection: &mut SqliteConnection,
+    filter: &ReportFilter,
+) -> Result<Summary> {
+    let groups = find_groups(connection, filter).await?;
+    Ok(with_groups(count_all(connection, filter).await?, groups))
+}
+
+fn with_groups(counted: Summary, (groups, redundant_files, reclaimable_bytes): (u64, u64, u64)) -> Summary {
+    Summary { groups, redundant_files, reclaimable_bytes, ..counted }
 }
 
 async fn find_groups(connection: &mut SqliteConnection, filter: &ReportFilter) -> Result<(u64, u64, u64)> {
