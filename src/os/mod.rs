@@ -52,8 +52,8 @@ pub fn open_to_read(path: &Path) -> io::Result<File> {
     Ok(File::from(rustix::fs::open(short.as_path(), flags, Mode::empty())?))
 }
 
-/// An open directory: its entries are looked at without walking its whole path again, which costs
-/// a third less in a tree six levels deep.
+/// An open directory: its entries are looked at by their names alone, without walking the whole path
+/// again for each.
 #[derive(Debug)]
 pub struct Directory(OwnedFd);
 
