@@ -41,7 +41,7 @@ impl Place {
 /// The filesystems mounted on this host, as they were when this was read.
 #[derive(Debug)]
 pub struct Volumes {
-    host: String,
+    host: Arc<str>,
     table: Vec<MountPoint>,
     uuids: HashMap<u64, String>,
     known: Mutex<Known>,
@@ -55,18 +55,13 @@ struct Known {
 }
 
 impl Volumes {
-    /// Reads the mount table.
-    pub fn read() -> io::Result<Self> {
-        Ok(Self {
-            host: os::host_name(),
-            table: os::mount_points()?,
-            uuids: uuids_by_device(),
-            known: Mutex::default(),
-        })
+    /// Reads the mount table of this host, which is called `host`.
+    pub fn read(host: Arc<str>) -> io::Result<Self> {
+        Ok(Self { host, table: os::mount_points()?, uuids: uuids_by_device(), known: Mutex::default() })
     }
 
     /// The name of this host.
-    pub fn host(&self) -> &str {
+    pub fn host(&self) -> &Arc<str> {
         &self.host
     }
 

@@ -142,6 +142,7 @@ fn environment() -> Result<Environment, Failure> {
         current_directory,
         config_directory: base.as_ref().map(|base| base.config_dir().join("dupfind")),
         data_directory: base.as_ref().map(|base| base.data_dir().join("dupfind")),
+        host: crate::os::host_name(),
         processors: std::thread::available_parallelism().map_or(1, usize::from),
     })
 }

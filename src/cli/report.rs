@@ -14,7 +14,6 @@ use crate::config::Flags;
 use crate::model::group::{ReportFilter, SortBy};
 use crate::model::path::escape_path;
 use crate::model::stamp::Nanos;
-use crate::os;
 use crate::report::csv::CsvSink;
 use crate::report::html::{DEFAULT_GROUPS, HtmlSink};
 use crate::report::json::JsonSink;
@@ -107,7 +106,8 @@ pub(super) async fn run(args: ReportArgs, context: &Context) -> Result<Exit, Fai
     }
     let mut sinks = open_sinks(&args, context, &mut files)?;
 
-    let mounts = index.mounts(&os::host_name()).await?;
+    let places = index.places(&settings.host).await?;
+    let mounts = index.mounts(&settings.host).await?;
     let mut filter = ReportFilter {
         under: None,
         min_size: args.min_size.unwrap_or_default(),
@@ -124,7 +124,7 @@ pub(super) async fn run(args: ReportArgs, context: &Context) -> Result<Exit, Fai
         filter.under.get_or_insert_default().extend(extents);
         under.push(resolved);
     }
-    let mut reader = index.report(&filter, &mounts).await?;
+    let mut reader = index.report(&filter, &places).await?;
     let head = Head {
         generated_at: Nanos::now(),
         summary: reader.summary(),

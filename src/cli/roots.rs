@@ -2,6 +2,7 @@
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -13,7 +14,8 @@ use crate::format::{moment, plural, rfc3339};
 use crate::model::path::escape_path;
 use crate::model::scan::Root;
 use crate::model::volume::MountMap;
-use crate::os;
+use crate::model::worker::Participant;
+use crate::progress::Progress;
 
 /// List the scanned directories, or forget one
 #[derive(Debug, Args)]
@@ -39,7 +41,7 @@ pub(super) async fn run(args: RootsArgs, context: &Context) -> Result<Exit, Fail
     let settings = context.settings(&Flags::default())?;
     let index = context.open_index(&settings).await?;
     if let Some(RootsCommand::Remove { directory }) = args.command {
-        return remove(index.as_ref(), &directory, context).await;
+        return remove(index.as_ref(), &settings.host, &directory, context).await;
     }
     let roots = index.roots().await?;
     let mut output = io::stdout().lock();
@@ -62,15 +64,17 @@ pub(super) async fn run(args: RootsArgs, context: &Context) -> Result<Exit, Fail
 
 async fn remove(
     index: &dyn crate::index::Index,
+    host: &Arc<str>,
     directory: &Path,
     context: &Context,
 ) -> Result<Exit, Failure> {
     let resolved = std::fs::canonicalize(directory).or_else(|_| std::path::absolute(directory))?;
-    let mut writer = index.writer().await?;
+    let participant =
+        Participant { host: Arc::clone(host), task: "roots", progress: Arc::new(Progress::default()) };
+    let mut writer = index.writer(&participant).await?;
     let roots = index.roots().await?;
     let root = roots.iter().find(|root| root.path == resolved || root.path == directory);
-    if let (None, Some(around)) = (root, covering(&roots, &index.mounts(&os::host_name()).await?, &resolved))
-    {
+    if let (None, Some(around)) = (root, covering(&roots, &index.mounts(host).await?, &resolved)) {
         return Err(Failure::Usage(format!(
             "{}: part of the scanned directory {}; remove that, or scan it again with --exclude",
             escape_path(directory),
@@ -79,7 +83,7 @@ async fn remove(
     }
     let extents = match root {
         Some(root) => root.extents.clone(),
-        None => index.mounts(&os::host_name()).await?.extents_below(&resolved),
+        None => index.mounts(host).await?.extents_below(&resolved),
     };
     if root.is_none() && index.extent_totals(&extents).await?.directories == 0 {
         return Err(Failure::Usage(format!(

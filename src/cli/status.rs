@@ -11,10 +11,9 @@ use super::roots::{last_scan_text, root_json};
 use crate::config::Flags;
 use crate::format::{bytes, plural};
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
-use crate::model::path::escape_path;
+use crate::model::path::{escape_path, shown_path};
 use crate::model::pending::ExtentTotals;
 use crate::model::scan::Root;
-use crate::os;
 
 /// Show what the index holds and what is still to be done
 #[derive(Debug, Args)]
@@ -44,8 +43,7 @@ pub(super) async fn run(args: StatusArgs, context: &Context) -> Result<Exit, Fai
         roots.push((root, totals));
     }
     let problems = if args.problems {
-        let mounts = index.mounts(&os::host_name()).await?;
-        index.problems(&mounts, u64::MAX).await?
+        index.problems(&index.places(&settings.host).await?, u64::MAX).await?
     } else {
         Vec::new()
     };
@@ -94,8 +92,8 @@ fn write_text(status: &Status, output: &mut impl Write, context: &Context) -> io
         let hint = if problems.is_empty() { "; --problems lists them" } else { ":" };
         writeln!(output, "{}", context.style.warning(&format!("{text}{hint}")))?;
     }
-    for ProblemRow { path, problem } in problems {
-        writeln!(output, "  {}: {problem}", escape_path(path))?;
+    for row in problems {
+        writeln!(output, "  {}: {}", shown_path(row.host.as_deref(), &row.path), row.problem)?;
     }
     Ok(())
 }
@@ -122,7 +120,7 @@ fn status_json(status: &Status, with_problems: bool) -> Value {
         value["problems"] = totals.problems.into();
         value
     };
-    let problem = |row: &ProblemRow| json!({ "path": row.path.to_string_lossy(), "problem": row.problem });
+    let problem = |row: &ProblemRow| json!({ "host": row.host, "path": row.path.to_string_lossy(), "problem": row.problem });
     let mut value = json!({
         "version": 1,
         "index": { "location": status.location, "bytes": status.size },

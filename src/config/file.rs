@@ -65,6 +65,8 @@ pub(super) struct ConfigFile {
     pub(super) database: Option<DatabaseSection>,
     pub(super) scan: ScanSection,
     pub(super) processing: ProcessingSection,
+    /// The name this host goes by in the index.
+    pub(super) host: Option<String>,
 }
 
 /// The section `processing`.

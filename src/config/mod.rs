@@ -9,6 +9,7 @@ mod file;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use database::{Database, Password, PostgresParts, PostgresSettings};
 pub use file::ConfigError;
@@ -42,6 +43,8 @@ pub struct Environment {
     pub config_directory: Option<PathBuf>,
     /// `$XDG_DATA_HOME/dupfind`
     pub data_directory: Option<PathBuf>,
+    /// The name of this machine.
+    pub host: String,
     /// Processors that this process may use.
     pub processors: usize,
 }
@@ -55,6 +58,8 @@ pub struct Settings {
     pub scan: ScanSettings,
     /// How the work is divided.
     pub workers: Workers,
+    /// The name this host goes by in the index.
+    pub host: Arc<str>,
 }
 
 /// Reading threads for each processor: a disk answers faster when it has more than one request to
@@ -94,7 +99,9 @@ impl Settings {
             read: io_threads.unwrap_or(readers).clamp(1, MOST_THREADS),
             batch: batch.unwrap_or(BATCH_SIZE).max(1),
         };
-        Ok(Self { database, scan: scan.into_settings(), workers })
+        let host =
+            environment.text("DUPFIND_HOST")?.or(file.host).unwrap_or_else(|| environment.host.clone());
+        Ok(Self { database, scan: scan.into_settings(), workers, host: host.into() })
     }
 }
 

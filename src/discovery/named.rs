@@ -78,7 +78,7 @@ pub fn list_named(
             Ok(())
         });
         if let Err(error) = taken {
-            end.problems.push(ProblemRow { path, problem: Problem::of(&error).to_text() });
+            end.problems.push(ProblemRow { host: None, path, problem: Problem::of(&error).to_text() });
         }
     }
     output.flush();

@@ -22,10 +22,10 @@ pub enum IndexError {
     #[error("{} is something else than a dupfind index; it was left as it is: name another file", escape_path(.0))]
     NotAnIndex(PathBuf),
     /// It was made by a newer dupfind, or changed by hand.
-    #[error("index {}: {source}; it was left as it is", escape_path(path))]
+    #[error("index {index}: {source}; it was left as it is: use a newer dupfind")]
     Schema {
-        /// Its file.
-        path: PathBuf,
+        /// Where it is.
+        index: String,
         /// What does not fit.
         source: Box<sqlx::migrate::MigrateError>,
     },

@@ -13,6 +13,9 @@ use crate::cancel::Cancel;
 /// How often a taken lock is tried again.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// A holder that did not say who it is.
+const UNNAMED: &str = "another process";
+
 /// What to do when another process writes to the index.
 #[derive(Clone)]
 pub enum OnBusy {
@@ -50,6 +53,7 @@ impl WriteLock {
         let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
         let file = options.open(&path).map_err(failed)?;
         let mut told = false;
+        let mut glances = 0;
         loop {
             match file.try_lock() {
                 Ok(()) => break,
@@ -58,6 +62,8 @@ impl WriteLock {
             }
             let holder = read_holder(&file);
             match on_busy {
+                // Somebody without a name only looks whether it is held, see `is_held`.
+                OnBusy::Fail if holder == UNNAMED && glances < 3 => glances += 1,
                 OnBusy::Fail => return Err(IndexError::Busy { holder }),
                 OnBusy::Wait { cancel, .. } if cancel.is_requested() => {
                     return Err(IndexError::WaitCancelled { holder });
@@ -74,6 +80,12 @@ impl WriteLock {
         // A disk too full for the name is no reason not to go on: the lock itself is held.
         let _ = lock.write_holder(&format!("process {}", std::process::id()));
         Ok(lock)
+    }
+
+    /// True if some process, also this one, holds the lock beside an index.
+    pub fn is_held(index: &Path) -> bool {
+        let Ok(file) = File::open(lock_path(index)) else { return false };
+        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
     fn write_holder(&mut self, holder: &str) -> std::io::Result<()> {
@@ -100,7 +112,7 @@ pub fn lock_path(index: &Path) -> PathBuf {
 fn read_holder(mut file: &File) -> String {
     let mut holder = String::new();
     let read = file.rewind().and_then(|()| file.read_to_string(&mut holder));
-    if read.is_err() || holder.is_empty() { "another process".to_owned() } else { holder }
+    if read.is_err() || holder.is_empty() { UNNAMED.to_owned() } else { holder }
 }
 
 #[cfg(test)]

@@ -3,17 +3,18 @@
 //! Owns sqlx, SQL and the migrations. Refuses to know how files are walked, read or shown.
 //!
 //! [`Index`] is the contract that each database fulfils in its own dialect, and that the contract
-//! tests hold it to. A report is of one consistent moment; all writing goes through a
-//! [`Writer`], of which there is one at a time, so that the work of many batches can share a
-//! transaction.
+//! tests hold it to. A report is of one consistent moment. All writing goes through a [`Writer`]: in
+//! SQLite there is one at a time; in PostgreSQL there are many, which share the work by leases.
 
 use std::fmt::Debug;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 pub mod error;
 pub mod lock;
+pub mod postgres;
 pub mod sqlite;
 
 pub use error::IndexError;
@@ -23,13 +24,35 @@ use crate::model::listing::Listing;
 use crate::model::pending::{ExtentTotals, Job, Outcome, PendingTotals, Scope, Stage};
 use crate::model::scan::{Root, RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
-use crate::model::volume::{Extent, MountMap, MountedVolume, VolumeId, VolumeIdentity};
+use crate::model::volume::{Extent, MountMap, MountedVolume, Places, VolumeId, VolumeIdentity};
+use crate::model::worker::{Participant, Worker};
 
 /// The result of an index method.
 pub type Result<T, E = IndexError> = std::result::Result<T, E>;
 
+/// What [`Index::check`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// The database and its version, for people.
+    pub server: String,
+    /// The newest migration that was applied.
+    pub schema_version: i64,
+    /// How long the smallest question takes.
+    pub round_trip: Duration,
+}
+
+/// Tells whether there may be new work: if it differs from an earlier one, or something is `waiting`,
+/// it is worth looking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WorkMark {
+    /// Walks that reached their end.
+    pub discoveries: u64,
+    /// Pieces of work on reachable volumes that nobody holds.
+    pub waiting: u64,
+}
+
 /// An index in a database.
-#[async_trait]
+#[async_trait(?Send)]
 pub trait Index: Send + Sync + Debug {
     /// Where it is, for people; never a password.
     fn location(&self) -> String;
@@ -37,9 +60,21 @@ pub trait Index: Send + Sync + Debug {
     /// The files it consists of, if it is one on this host: a scan passes them over.
     fn own_files(&self) -> Vec<PathBuf>;
 
-    /// Takes the right to write. Scans whose process died are marked interrupted. Ends when the
-    /// writer is dropped; what it did not commit is undone.
-    async fn writer(&self) -> Result<Box<dyn Writer>>;
+    /// True if several processes may write at the same time.
+    fn is_shared(&self) -> bool;
+
+    /// What answers, in which version, and how fast.
+    async fn check(&self) -> Result<Check>;
+
+    /// Joins those who write. Scans whose process died are marked interrupted. Ends when the writer
+    /// is dropped; what it did not commit may be undone.
+    async fn writer(&self, participant: &Participant) -> Result<Box<dyn Writer>>;
+
+    /// Those who write at this moment, and those who died of late.
+    async fn workers(&self) -> Result<Vec<Worker>>;
+
+    /// What a worker that waits for work looks at: see [`WorkMark`].
+    async fn work_mark(&self, reachable: &[VolumeId]) -> Result<WorkMark>;
 
     /// The roots, in the order of their paths.
     async fn roots(&self) -> Result<Vec<Root>>;
@@ -50,20 +85,18 @@ pub trait Index: Send + Sync + Debug {
     /// Where this host mounts them.
     async fn mounts(&self, host: &str) -> Result<MountMap>;
 
-    /// The files of a scope that are to be read in a stage, in physical order: by volume and inode.
-    /// Names of one physical file that have the same stamp become one job.
-    async fn pending(&self, stage: Stage, scope: &Scope, mounts: &MountMap)
-    -> Result<Box<dyn PendingReader>>;
+    /// Where all hosts mount them, as seen from this one.
+    async fn places(&self, host: &str) -> Result<Places>;
 
     /// The figures, over all files or those of the filter.
     async fn summary(&self, filter: &ReportFilter) -> Result<Summary>;
 
     /// Groups of duplicates in the order of the filter. Memory does not grow with their number or
     /// size.
-    async fn report(&self, filter: &ReportFilter, mounts: &MountMap) -> Result<Box<dyn ReportReader>>;
+    async fn report(&self, filter: &ReportFilter, places: &Places) -> Result<Box<dyn ReportReader>>;
 
     /// Files and directories that could not be read, at most `limit`.
-    async fn problems(&self, mounts: &MountMap, limit: u64) -> Result<Vec<ProblemRow>>;
+    async fn problems(&self, places: &Places, limit: u64) -> Result<Vec<ProblemRow>>;
 
     /// What is known in these subtrees.
     async fn extent_totals(&self, extents: &[Extent]) -> Result<ExtentTotals>;
@@ -73,8 +106,8 @@ pub trait Index: Send + Sync + Debug {
 }
 
 /// Files to be read, batch by batch.
-#[async_trait]
-pub trait PendingReader: Send {
+#[async_trait(?Send)]
+pub trait PendingReader {
     /// How much there is to do in this stage.
     fn totals(&self) -> PendingTotals;
 
@@ -83,22 +116,23 @@ pub trait PendingReader: Send {
 }
 
 /// A report, step by step; the figures and the groups are of the same moment.
-#[async_trait]
-pub trait ReportReader: Send {
+#[async_trait(?Send)]
+pub trait ReportReader {
     /// The figures over all groups of the filter, also those beyond its limit.
     fn summary(&self) -> Summary;
 
-    /// The next groups and their members, in order; empty at the end.
+    /// The next groups and their participants, in order; empty at the end.
     async fn next(&mut self) -> Result<Vec<ReportItem>>;
 }
 
-/// The right to write. Nothing lasts before [`Writer::commit`].
-#[async_trait]
-pub trait Writer: Send {
+/// The right to write. Each call is applied whole or not at all, and lasts at the latest when
+/// [`Writer::commit`] returns.
+#[async_trait(?Send)]
+pub trait Writer {
     /// Makes everything written so far last.
     async fn commit(&mut self) -> Result<()>;
 
-    /// Remembers where this host mounts a volume.
+    /// Reparticipants where this host mounts a volume.
     async fn register_volume(&mut self, host: &str, volume: &MountedVolume) -> Result<VolumeId>;
 
     /// Adds a root, or changes the options and the path of the one that is there.
@@ -113,7 +147,8 @@ pub trait Writer: Send {
     /// the number of files forgotten.
     async fn remove_root(&mut self, root: Option<RootId>, extents: &[Extent]) -> Result<u64>;
 
-    /// Begins a scan; its id is the new generation.
+    /// Begins a scan; its id is the new generation. Nobody else walks the same root until its
+    /// discovery is finished, or its process is dead.
     async fn begin_scan(&mut self, root: Option<RootId>, kind: ScanKind) -> Result<ScanId>;
 
     /// Writes what was listed: new rows without hash; changed rows lose theirs; unchanged ones are
@@ -133,6 +168,17 @@ pub trait Writer: Send {
         extents: &[Extent],
         linked: &[Extent],
     ) -> Result<u64>;
+
+    /// Takes on the files of a scope that are to be read in a stage, in physical order: by volume and
+    /// inode. Names of one physical file that have the same stamp become one job. Where others write,
+    /// too, each job is handed to one of them, and the reader ends when nobody holds one any more.
+    /// What was written before must have been committed.
+    async fn pending(
+        &mut self,
+        stage: Stage,
+        scope: &Scope,
+        mounts: &MountMap,
+    ) -> Result<Box<dyn PendingReader>>;
 
     /// Writes back what was read, only to rows that still have the stamp they were read with.
     /// Returns the number of rows that had.

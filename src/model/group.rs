@@ -1,6 +1,7 @@
 //! Duplicates as the index reports them.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::digest::Digest;
 use super::stamp::Stamp;
@@ -77,6 +78,8 @@ impl Group {
 pub struct Member {
     /// True if this name begins another physical file; false if it is a hard link of the one before.
     pub first_name: bool,
+    /// The host that this path is of, where the index knows several.
+    pub host: Option<Arc<str>>,
     /// The absolute path.
     pub path: PathBuf,
     /// What the index knows of it.
@@ -95,6 +98,8 @@ pub enum ReportItem {
 /// A file or directory that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProblemRow {
+    /// The host that this path is of, where the index knows several.
+    pub host: Option<Arc<str>>,
     /// The absolute path.
     pub path: PathBuf,
     /// Why.

@@ -12,3 +12,4 @@ pub mod scan;
 pub mod settings;
 pub mod stamp;
 pub mod volume;
+pub mod worker;

@@ -100,6 +100,14 @@ pub fn escape_path(path: &Path) -> String {
     escape(path.as_os_str().as_bytes())
 }
 
+/// `escape_path`, with the host in front where it has to be named.
+pub fn shown_path(host: Option<&str>, path: &Path) -> String {
+    match host {
+        Some(host) => format!("{}:{}", escape(host.as_bytes()), escape_path(path)),
+        None => escape_path(path),
+    }
+}
+
 /// Bidirectional controls (Unicode UAX #9), zero-width and line-breaking characters: they change
 /// how a name looks without being seen.
 fn is_deceptive(character: char) -> bool {

@@ -6,6 +6,7 @@ use super::digest::{Digest, Sample};
 use super::listing::{DirectoryId, Problem};
 use super::stamp::{Nanos, Stamp};
 use super::volume::{Extent, VolumeId};
+use super::worker::LeaseId;
 
 /// Files of at most this many bytes are read whole at once; larger ones are sampled first.
 ///
@@ -58,6 +59,8 @@ pub struct Job {
     pub names: Vec<PendingName>,
     /// What is to be computed.
     pub stage: Stage,
+    /// The piece of work it belongs to, where several workers share the index.
+    pub lease: Option<LeaseId>,
 }
 
 /// One name of a file to be read.
@@ -78,6 +81,8 @@ pub struct Outcome {
     pub expected: Stamp,
     /// The finding.
     pub finding: Finding,
+    /// The piece of work it answers.
+    pub lease: Option<LeaseId>,
 }
 
 /// What reading a file found.

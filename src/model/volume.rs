@@ -1,5 +1,6 @@
 //! Filesystems, and where they are mounted on a host.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -128,6 +129,46 @@ impl MountMap {
             }
         }
         extents
+    }
+}
+
+/// The mounts of every host: the way from a row to a path that people can follow.
+#[derive(Debug, Clone, Default)]
+pub struct Places {
+    here: Arc<str>,
+    /// By host, this one first.
+    hosts: Vec<(Arc<str>, MountMap)>,
+}
+
+impl Places {
+    /// All mounts, as seen from the host `here`.
+    pub fn new(here: &str, mounts: Vec<(String, VolumeId, Mount)>) -> Self {
+        let mut by_host: BTreeMap<String, Vec<(VolumeId, Mount)>> = BTreeMap::new();
+        for (host, volume, mount) in mounts {
+            by_host.entry(host).or_default().push((volume, mount));
+        }
+        let mut hosts: Vec<(Arc<str>, MountMap)> =
+            by_host.into_iter().map(|(host, mounts)| (host.into(), MountMap::new(mounts))).collect();
+        hosts.sort_by_key(|(host, _)| &**host != here);
+        Self { here: here.into(), hosts }
+    }
+
+    /// The hosts, this one first if the index knows it.
+    pub fn hosts(&self) -> impl Iterator<Item = (&Arc<str>, &MountMap)> {
+        self.hosts.iter().map(|(host, mounts)| (host, mounts))
+    }
+
+    /// A directory's path on this host or, if it cannot be reached from here, on another; and that
+    /// host, if there is more than one. What nobody has mounted is shown by its path in the volume.
+    pub fn show(&self, volume: VolumeId, directory: &VolumePath) -> (Option<Arc<str>>, PathBuf) {
+        let found =
+            self.hosts.iter().find_map(|(host, mounts)| Some((host, mounts.absolute(volume, directory)?)));
+        let is_alone = self.hosts.iter().all(|(host, _)| *host == self.here);
+        match found {
+            Some((_, path)) if is_alone => (None, path),
+            Some((host, path)) => (Some(Arc::clone(host)), path),
+            None => (None, to_path(directory.as_bytes())),
+        }
     }
 }
 

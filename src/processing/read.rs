@@ -168,7 +168,7 @@ fn finding(content: &Content, from: Nanos) -> Finding {
 }
 
 fn outcome(name: &PendingName, job: &Job, finding: Finding) -> Outcome {
-    Outcome { key: name.key.clone(), expected: job.stamp, finding }
+    Outcome { key: name.key.clone(), expected: job.stamp, finding, lease: job.lease }
 }
 
 #[cfg(test)]
@@ -181,7 +181,7 @@ mod tests {
         let stat = FileStat::from(&std::fs::metadata(path).unwrap());
         let stamp = Stamp::of(&stat, stat.device);
         let key = FileKey { directory: DirectoryId(1), name: b"f".as_slice().into() };
-        Job { stamp, names: vec![PendingName { key, path: path.to_path_buf() }], stage }
+        Job { stamp, names: vec![PendingName { key, path: path.to_path_buf() }], stage, lease: None }
     }
 
     fn read_one(job: &Job) -> Finding {

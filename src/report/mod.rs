@@ -162,7 +162,7 @@ mod tests {
         let group = |size, byte| ReportItem::Group(Group { size, digest: Digest([byte; 32]), files: 2 });
         let member = |path: &[u8], first_name| {
             let stamp = Stamp { size: 10, mtime: Nanos(1_500_000_000), ctime: Nanos(0), inode: 5 };
-            ReportItem::Member(Member { first_name, path: OsStr::from_bytes(path).into(), stamp })
+            ReportItem::Member(Member { first_name, host: None, path: OsStr::from_bytes(path).into(), stamp })
         };
         vec![
             group(10, 1),

@@ -37,7 +37,7 @@ impl Run<'_> {
         let mut reachable = Vec::new();
         for root in roots {
             if let Some(problem) = self.why_offline(&root) {
-                self.report.skipped_roots.push(ProblemRow { path: root.path, problem });
+                self.report.skipped_roots.push(ProblemRow { host: None, path: root.path, problem });
                 continue;
             }
             let id = self.writer.begin_scan(Some(root.id), kind).await?;

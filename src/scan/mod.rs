@@ -28,6 +28,7 @@ use crate::model::group::{ProblemRow, ReportFilter};
 use crate::model::scan::{ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
 use crate::model::volume::Extent;
+use crate::model::worker::Participant;
 use crate::progress::{Phase, Progress};
 use crate::volume::Volumes;
 
@@ -116,11 +117,12 @@ impl Scanner {
     /// Prepares for runs; nothing is written yet.
     pub fn new(
         index: Arc<dyn Index>,
+        host: Arc<str>,
         workers: Workers,
         cancel: Cancel,
         progress: Arc<Progress>,
     ) -> Result<Self, ScanError> {
-        let volumes = Arc::new(Volumes::read().map_err(ScanError::Mounts)?);
+        let volumes = Arc::new(Volumes::read(host).map_err(ScanError::Mounts)?);
         Ok(Self { index, volumes, workers, cancel, progress })
     }
 
@@ -134,7 +136,7 @@ impl Scanner {
         defaults: &ScanSettings,
         discover_only: bool,
     ) -> Result<ScanReport, ScanError> {
-        let mut run = self.begin().await?;
+        let mut run = self.begin("scan").await?;
         let result = async {
             let roots = run.put_roots(requests, defaults).await?;
             let extents = run.discover_roots(ScanKind::Scan, roots).await?;
@@ -146,7 +148,7 @@ impl Scanner {
 
     /// Finishes what was interrupted or put off: below these directories, or everything.
     pub async fn resume(&self, directories: &[PathBuf]) -> Result<ScanReport, ScanError> {
-        let mut run = self.begin().await?;
+        let mut run = self.begin("resume").await?;
         let result = async {
             let within = run.extents_of(directories).await?;
             let roots = self.index.roots().await?;
@@ -181,7 +183,7 @@ impl Scanner {
         let filter = Filter::for_named_files(settings)?;
         let request =
             NamedRequest { delimiter, current_directory, filter, follow_links: settings.follow_links };
-        let mut run = self.begin().await?;
+        let mut run = self.begin("scan").await?;
         let result = async {
             run.report.was_named = true;
             let extents = run.discover_named(request, names).await?;
@@ -191,8 +193,10 @@ impl Scanner {
         run.end(result, if discover_only { Pending::PutOff } else { Pending::Nothing }).await
     }
 
-    async fn begin(&self) -> Result<Run<'_>, ScanError> {
-        let writer = self.index.writer().await?;
+    async fn begin(&self, task: &'static str) -> Result<Run<'_>, ScanError> {
+        let participant =
+            Participant { host: Arc::clone(self.volumes.host()), task, progress: Arc::clone(&self.progress) };
+        let writer = self.index.writer(&participant).await?;
         Ok(Run { scanner: self, writer, scans: Vec::new(), report: ScanReport::default() })
     }
 }

@@ -49,7 +49,7 @@ impl Run<'_> {
             return Ok(());
         }
         scanner.progress.enter(Phase::Selecting);
-        let pending = scanner.index.pending(stage, scope, mounts).await?;
+        let pending = self.writer.pending(stage, scope, mounts).await?;
         let totals = pending.totals();
         if totals.files == 0 {
             return Ok(());

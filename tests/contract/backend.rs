@@ -15,6 +15,8 @@ use dupfind::model::scan::{RootId, ScanId, ScanKind};
 use dupfind::model::settings::ScanSettings;
 use dupfind::model::stamp::{Nanos, Stamp};
 use dupfind::model::volume::{Extent, Mount, MountedVolume, VolumeId, VolumeIdentity};
+use dupfind::model::worker::Participant;
+use dupfind::progress::Progress;
 use tempfile::TempDir;
 
 /// A kind of database.
@@ -35,6 +37,10 @@ impl Backend for Sqlite {
 
 pub(crate) const HOST: &str = "here";
 
+pub(crate) fn participant() -> Participant {
+    Participant { host: HOST.into(), task: "test", progress: Arc::new(Progress::default()) }
+}
+
 /// An index with one volume, `/`, and one root, `/r`.
 pub(crate) struct World {
     pub(crate) index: Box<dyn Index>,
@@ -48,7 +54,7 @@ impl World {
     pub(crate) async fn new<B: Backend>() -> Self {
         let (index, place) = B::fresh().await;
         let volume = mounted("uuid:main", "", "");
-        let mut writer = index.writer().await.unwrap();
+        let mut writer = index.writer(&participant()).await.unwrap();
         let volume_id = writer.register_volume(HOST, &volume).await.unwrap();
         let root = writer
             .put_root(&extent(volume_id, "/r"), Path::new("/r"), &ScanSettings::default())
@@ -59,7 +65,7 @@ impl World {
     }
 
     pub(crate) async fn writer(&self) -> Box<dyn Writer> {
-        let mut writer = self.index.writer().await.unwrap();
+        let mut writer = self.index.writer(&participant()).await.unwrap();
         writer.register_volume(HOST, &self.volume).await.unwrap();
         writer
     }
@@ -90,7 +96,9 @@ impl World {
 
     pub(crate) async fn jobs_in(&self, stage: Stage, scope: &Scope) -> Vec<Job> {
         let mounts = self.index.mounts(HOST).await.unwrap();
-        let mut reader = self.index.pending(stage, scope, &mounts).await.unwrap();
+        let mut writer = self.writer().await;
+        writer.commit().await.unwrap();
+        let mut reader = writer.pending(stage, scope, &mounts).await.unwrap();
         let mut jobs = Vec::new();
         loop {
             let window = reader.next().await.unwrap();
@@ -101,6 +109,8 @@ impl World {
         }
         let names: usize = jobs.iter().map(|job| job.names.len()).sum();
         assert_eq!(reader.totals().files, names as u64);
+        drop(reader);
+        writer.close().await.unwrap();
         jobs
     }
 
@@ -125,8 +135,8 @@ impl World {
 
     /// Groups as `size: path path=link`.
     pub(crate) async fn groups(&self, filter: &ReportFilter) -> Vec<String> {
-        let mounts = self.index.mounts(HOST).await.unwrap();
-        let mut reader = self.index.report(filter, &mounts).await.unwrap();
+        let places = self.index.places(HOST).await.unwrap();
+        let mut reader = self.index.report(filter, &places).await.unwrap();
         let mut groups: Vec<String> = Vec::new();
         loop {
             let items = reader.next().await.unwrap();
@@ -171,6 +181,7 @@ pub(crate) fn outcomes(job: &Job, finding: &Finding) -> Vec<Outcome> {
         key: name.key.clone(),
         expected: job.stamp,
         finding: finding.clone(),
+        lease: job.lease,
     };
     job.names.iter().map(outcome).collect()
 }

@@ -92,14 +92,14 @@ pub(crate) async fn an_unreadable_directory_keeps_its_rows_and_those_below<B: Ba
     assert_eq!(counts.removed, 1, "only the directory whose name merely begins alike");
     let totals = world.index.extent_totals(&[extent(world.volume_id, "/r")]).await.unwrap();
     assert_eq!((totals.files, totals.problems), (3, 1));
-    let mounts = world.index.mounts(HOST).await.unwrap();
-    let problems = world.index.problems(&mounts, 10).await.unwrap();
+    let places = world.index.places(HOST).await.unwrap();
+    let problems = world.index.problems(&places, 10).await.unwrap();
     assert_eq!(
         (problems[0].path.as_path(), problems[0].problem.as_str()),
         (Path::new("/r/closed"), "permission denied")
     );
     world.scan(&below).await;
-    assert!(world.index.problems(&mounts, 10).await.unwrap().is_empty());
+    assert!(world.index.problems(&places, 10).await.unwrap().is_empty());
 }
 
 pub(crate) async fn finishing_removes_directories_that_were_not_listed<B: Backend>() {

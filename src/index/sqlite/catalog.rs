@@ -12,7 +12,8 @@ use crate::model::path::{VolumePath, to_path};
 use crate::model::scan::{LastScan, Root, RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
 use crate::model::stamp::Nanos;
-use crate::model::volume::{Extent, Mount, MountMap, MountedVolume, VolumeId, VolumeIdentity};
+use crate::model::volume::{Extent, Mount, MountMap, MountedVolume, Places, VolumeId, VolumeIdentity};
+use crate::model::worker::WorkerId;
 
 const PUT_VOLUME: &str = "
     insert into volumes (identity) values (?) on conflict (identity) do update set identity = excluded.identity
@@ -64,6 +65,18 @@ pub(super) async fn mounts(connection: &mut SqliteConnection, host: &str) -> Res
         (VolumeId(volume), Mount { root: VolumePath::new(&root), at: at.into() })
     };
     Ok(MountMap::new(rows.into_iter().map(mount).collect()))
+}
+
+pub(super) async fn places(connection: &mut SqliteConnection, here: &str) -> Result<Places> {
+    let rows: Vec<(String, i64, Vec<u8>, Vec<u8>)> =
+        sqlx::query_as("select host, volume_id, root, mount_path from mounts")
+            .fetch_all(connection)
+            .await
+            .map_err(IndexError::during("read the mounts"))?;
+    let mount = |(host, volume, root, at): (String, i64, Vec<u8>, Vec<u8>)| {
+        (host, VolumeId(volume), Mount { root: VolumePath::new(&root), at: at.into() })
+    };
+    Ok(Places::new(here, rows.into_iter().map(mount).collect()))
 }
 
 const PUT_ROOT: &str = "
@@ -238,18 +251,20 @@ pub(super) async fn delete_collected(connection: &mut SqliteConnection) -> Resul
 }
 
 const BEGIN_SCAN: &str =
-    "insert into scans (root_id, kind, status, started_at) values (?, ?, ?, ?) returning id";
+    "insert into scans (root_id, kind, status, started_at, worker_id) values (?, ?, ?, ?, ?) returning id";
 
 pub(super) async fn begin_scan(
     connection: &mut SqliteConnection,
     root: Option<RootId>,
     kind: ScanKind,
+    worker: WorkerId,
 ) -> Result<ScanId> {
     let id: i64 = sqlx::query_scalar(BEGIN_SCAN)
         .bind(root.map(|root| root.0))
         .bind(kind.as_str())
         .bind(ScanStatus::Running.as_str())
         .bind(Nanos::now().0)
+        .bind(worker.0)
         .fetch_one(connection)
         .await
         .map_err(IndexError::during("begin a scan"))?;

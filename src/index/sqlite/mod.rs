@@ -6,7 +6,7 @@
 //! with it.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use sqlx::migrate::{Migrate as _, Migrator};
@@ -14,11 +14,12 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::lock::{OnBusy, WriteLock, lock_path};
-use super::{Index, IndexError, PendingReader, ReportReader, Result, Writer};
+use super::{Check, Index, IndexError, ReportReader, Result, WorkMark, Writer};
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
-use crate::model::pending::{ExtentTotals, Scope, Stage};
+use crate::model::pending::ExtentTotals;
 use crate::model::scan::Root;
-use crate::model::volume::{Extent, MountMap, VolumeId, VolumeIdentity};
+use crate::model::volume::{Extent, MountMap, Places, VolumeId, VolumeIdentity};
+use crate::model::worker::{Participant, Worker};
 
 mod bulk;
 mod catalog;
@@ -28,6 +29,7 @@ mod pending;
 mod report;
 mod scope;
 mod summary;
+mod workers;
 mod write_back;
 mod writer;
 
@@ -106,7 +108,7 @@ impl SqliteIndex {
             let migrated = MIGRATIONS.run(&mut connection).await;
             let closed = connection.close().await;
             migrated
-                .map_err(|source| IndexError::Schema { path: index.path.clone(), source: source.into() })?;
+                .map_err(|source| IndexError::Schema { index: index.location(), source: source.into() })?;
             closed.map_err(IndexError::opening(path))?;
         }
         Ok(index)
@@ -159,7 +161,7 @@ async fn schema_state(connection: &mut SqliteConnection) -> sqlx::Result<SchemaS
     Ok(if applied.eq(known) { SchemaState::Current } else { SchemaState::Other })
 }
 
-#[async_trait]
+#[async_trait(?Send)]
 impl Index for SqliteIndex {
     fn location(&self) -> String {
         crate::model::path::escape_path(&self.path)
@@ -174,10 +176,39 @@ impl Index for SqliteIndex {
         vec![self.path.clone(), beside("-wal"), beside("-shm"), beside("-journal"), lock_path(&self.path)]
     }
 
-    async fn writer(&self) -> Result<Box<dyn Writer>> {
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    async fn check(&self) -> Result<Check> {
+        let mut connection = self.connect().await?;
+        let failed = || IndexError::opening(&self.path);
+        let applied = connection.list_applied_migrations("_sqlx_migrations").await;
+        let applied =
+            applied.map_err(|source| IndexError::Schema { index: self.location(), source: source.into() })?;
+        let asked = Instant::now();
+        let version: String = sqlx::query_scalar("select sqlite_version()")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(failed())?;
+        Ok(Check {
+            server: format!("SQLite {version}"),
+            schema_version: applied.iter().map(|migration| migration.version).max().unwrap_or_default(),
+            round_trip: asked.elapsed(),
+        })
+    }
+
+    async fn writer(&self, participant: &Participant) -> Result<Box<dyn Writer>> {
         let lock = WriteLock::acquire(&self.path, &self.on_busy).await?;
-        let writer = writer::SqliteWriter::begin(self.connect().await?, lock).await?;
-        Ok(Box::new(writer))
+        Ok(Box::new(writer::SqliteWriter::begin(self.clone(), lock, participant).await?))
+    }
+
+    async fn workers(&self) -> Result<Vec<Worker>> {
+        workers::workers(&mut self.connect().await?, WriteLock::is_held(&self.path)).await
+    }
+
+    async fn work_mark(&self, _reachable: &[VolumeId]) -> Result<WorkMark> {
+        workers::work_mark(&mut self.connect().await?).await
     }
 
     async fn roots(&self) -> Result<Vec<Root>> {
@@ -192,27 +223,21 @@ impl Index for SqliteIndex {
         catalog::mounts(&mut self.connect().await?, host).await
     }
 
-    async fn pending(
-        &self,
-        stage: Stage,
-        scope: &Scope,
-        mounts: &MountMap,
-    ) -> Result<Box<dyn PendingReader>> {
-        let reader = pending::SqlitePending::select(self.connect().await?, stage, scope, mounts).await?;
-        Ok(Box::new(reader))
+    async fn places(&self, host: &str) -> Result<Places> {
+        catalog::places(&mut self.connect().await?, host).await
     }
 
     async fn summary(&self, filter: &ReportFilter) -> Result<Summary> {
         summary::summary(&mut self.connect().await?, &mut self.connect().await?, filter).await
     }
 
-    async fn report(&self, filter: &ReportFilter, mounts: &MountMap) -> Result<Box<dyn ReportReader>> {
-        let reader = report::SqliteReport::select(self.snapshot().await?, filter, mounts).await?;
+    async fn report(&self, filter: &ReportFilter, places: &Places) -> Result<Box<dyn ReportReader>> {
+        let reader = report::SqliteReport::select(self.snapshot().await?, filter, places).await?;
         Ok(Box::new(reader))
     }
 
-    async fn problems(&self, mounts: &MountMap, limit: u64) -> Result<Vec<ProblemRow>> {
-        summary::problems(&mut self.snapshot().await?, mounts, limit).await
+    async fn problems(&self, places: &Places, limit: u64) -> Result<Vec<ProblemRow>> {
+        summary::problems(&mut self.snapshot().await?, places, limit).await
     }
 
     async fn extent_totals(&self, extents: &[Extent]) -> Result<ExtentTotals> {

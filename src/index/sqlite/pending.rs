@@ -185,14 +185,14 @@ impl SqlitePending {
                 None
             }
             _ => {
-                let job = Job { stamp, names: vec![name], stage: self.stage };
+                let job = Job { stamp, names: vec![name], stage: self.stage, lease: None };
                 self.open.replace((volume, job)).map(|(_, job)| job)
             }
         }
     }
 }
 
-#[async_trait]
+#[async_trait(?Send)]
 impl PendingReader for SqlitePending {
     fn totals(&self) -> PendingTotals {
         self.totals

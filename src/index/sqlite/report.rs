@@ -15,9 +15,9 @@ use super::convert::{HexBytes, column, digest, read_json, to_integer};
 use super::summary::select_groups;
 use crate::index::{IndexError, ReportReader, Result};
 use crate::model::group::{Group, Member, ReportFilter, ReportItem, SortBy, Summary};
-use crate::model::path::{VolumePath, to_path};
+use crate::model::path::VolumePath;
 use crate::model::stamp::{Nanos, Stamp};
-use crate::model::volume::{MountMap, VolumeId};
+use crate::model::volume::{Places, VolumeId};
 
 /// Rows fetched at once.
 const WINDOW: i64 = 1024;
@@ -80,7 +80,7 @@ struct Row(i64, i64, HexBytes, HexBytes, u64, i64, i64, i64, HexBytes, u64);
 /// Reads a report.
 pub(super) struct SqliteReport {
     connection: SqliteConnection,
-    mounts: MountMap,
+    places: Places,
     summary: Summary,
     position: i64,
     last: i64,
@@ -92,7 +92,7 @@ impl SqliteReport {
     pub(super) async fn select(
         mut connection: SqliteConnection,
         filter: &ReportFilter,
-        mounts: &MountMap,
+        places: &Places,
     ) -> Result<Self> {
         let failed = || IndexError::during("collect the report");
         let summary = select_groups(&mut connection, filter).await?;
@@ -119,7 +119,7 @@ impl SqliteReport {
         sqlx::query("commit").execute(&mut connection).await.map_err(failed())?;
         Ok(Self {
             connection,
-            mounts: mounts.clone(),
+            places: places.clone(),
             summary,
             position: 0,
             last: to_integer(last),
@@ -136,16 +136,14 @@ impl SqliteReport {
         let physical = (group, volume, inode);
         let first_name = self.previous != Some(physical);
         self.previous = Some(physical);
-        // A volume that this host has not mounted yet is shown by its own paths.
-        let known = self.mounts.absolute(VolumeId(volume), &VolumePath::new(&directory.0));
-        let mut path = known.unwrap_or_else(|| to_path(&directory.0));
+        let (host, mut path) = self.places.show(VolumeId(volume), &VolumePath::new(&directory.0));
         path.push(OsStr::from_bytes(&name.0));
-        items.push(ReportItem::Member(Member { first_name, path, stamp }));
+        items.push(ReportItem::Member(Member { first_name, host, path, stamp }));
         Ok(())
     }
 }
 
-#[async_trait]
+#[async_trait(?Send)]
 impl ReportReader for SqliteReport {
     fn summary(&self) -> Summary {
         self.summary

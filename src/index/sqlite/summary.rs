@@ -9,9 +9,8 @@ use super::convert::{column, count, to_count, to_integer, volume_path};
 use super::{catalog, scope};
 use crate::index::{IndexError, Result};
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
-use crate::model::path::to_path;
 use crate::model::pending::ExtentTotals;
-use crate::model::volume::{Extent, MountMap, VolumeId};
+use crate::model::volume::{Extent, Places, VolumeId};
 
 const CREATE_GROUPS: &str = "
     create temp table groups (id integer primary key, size integer, hash blob, files integer)";
@@ -147,19 +146,17 @@ const PROBLEMS: &str = "
 
 pub(super) async fn problems(
     connection: &mut SqliteConnection,
-    mounts: &MountMap,
+    places: &Places,
     limit: u64,
 ) -> Result<Vec<ProblemRow>> {
     let rows = sqlx::query(PROBLEMS).bind(to_integer(limit)).fetch_all(connection).await;
     let mut problems = Vec::new();
     for row in rows.map_err(IndexError::during("read the problems"))? {
-        let directory = volume_path(&row, 1)?;
-        let known = mounts.absolute(VolumeId(column(&row, 0)?), &directory);
-        let mut path = known.unwrap_or_else(|| to_path(directory.as_bytes()));
+        let (host, mut path) = places.show(VolumeId(column(&row, 0)?), &volume_path(&row, 1)?);
         if let Some(name) = column::<Option<&[u8]>>(&row, 2)? {
             path.push(OsStr::from_bytes(name));
         }
-        problems.push(ProblemRow { path, problem: column(&row, 3)? });
+        problems.push(ProblemRow { host, path, problem: column(&row, 3)? });
     }
     Ok(problems)
 }

@@ -1,24 +1,34 @@
 //! The one connection that writes, and its transaction.
 
+use std::time::Duration;
+
 use std::path::Path;
 
 use async_trait::async_trait;
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
 
-use super::{catalog, discovery, write_back};
+use super::{SqliteIndex, catalog, discovery, pending, workers, write_back};
 use crate::index::lock::WriteLock;
-use crate::index::{IndexError, Result, Writer};
+use crate::index::{IndexError, PendingReader, Result, Writer};
 use crate::model::listing::Listing;
-use crate::model::pending::Outcome;
+use crate::model::pending::{Outcome, Scope, Stage};
 use crate::model::scan::{RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
-use crate::model::volume::{Extent, MountedVolume, VolumeId};
+use crate::model::volume::{Extent, MountMap, MountedVolume, VolumeId};
+use crate::model::worker::{Pace, Participant, WorkerId};
+
+/// How often the worker's row says that it lives.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
 /// Writes in transactions that begin with the first statement and end with a commit.
 #[derive(Debug)]
 pub(super) struct SqliteWriter {
+    index: SqliteIndex,
     connection: SqliteConnection,
+    worker: WorkerId,
+    participant: Participant,
+    pace: Pace,
     state: discovery::DiscoveryState,
     in_transaction: bool,
     // Last, so that it is given back after the connection is closed.
@@ -27,16 +37,26 @@ pub(super) struct SqliteWriter {
 
 impl SqliteWriter {
     /// Takes over a connection and the lock; marks scans whose process died.
-    pub(super) async fn begin(mut connection: SqliteConnection, lock: WriteLock) -> Result<Self> {
+    pub(super) async fn begin(
+        index: SqliteIndex,
+        lock: WriteLock,
+        participant: &Participant,
+    ) -> Result<Self> {
+        let mut connection = index.connect().await?;
         let result = sqlx::raw_sql(discovery::TEMPORARY_TABLES).execute(&mut connection).await;
         result.map_err(IndexError::during("prepare to write"))?;
         let mut writer = Self {
+            index,
             connection,
+            worker: WorkerId(0),
+            participant: participant.clone(),
+            pace: Pace::start(&participant.progress),
             state: discovery::DiscoveryState::default(),
             in_transaction: false,
             _lock: lock,
         };
         catalog::mark_dead_scans(writer.transaction().await?).await?;
+        writer.worker = workers::join(writer.transaction().await?, participant).await?;
         writer.commit().await?;
         Ok(writer)
     }
@@ -53,10 +73,14 @@ impl SqliteWriter {
     }
 }
 
-#[async_trait]
+#[async_trait(?Send)]
 impl Writer for SqliteWriter {
     async fn commit(&mut self) -> Result<()> {
         if self.in_transaction {
+            if self.pace.elapsed() >= SIGN_OF_LIFE {
+                let sign = self.pace.take(&self.participant.progress);
+                workers::sign(&mut self.connection, self.worker, &sign).await?;
+            }
             let committed = sqlx::query("commit").execute(&mut self.connection).await;
             committed.map_err(IndexError::during("commit"))?;
             self.in_transaction = false;
@@ -79,7 +103,8 @@ impl Writer for SqliteWriter {
     }
 
     async fn begin_scan(&mut self, root: Option<RootId>, kind: ScanKind) -> Result<ScanId> {
-        catalog::begin_scan(self.transaction().await?, root, kind).await
+        let worker = self.worker;
+        catalog::begin_scan(self.transaction().await?, root, kind, worker).await
     }
 
     async fn write_listings(&mut self, scan: ScanId, listings: &[Listing]) -> Result<ScanCounts> {
@@ -98,6 +123,16 @@ impl Writer for SqliteWriter {
         discovery::finish(self.transaction().await?, scan, root, extents, linked).await
     }
 
+    async fn pending(
+        &mut self,
+        stage: Stage,
+        scope: &Scope,
+        mounts: &MountMap,
+    ) -> Result<Box<dyn PendingReader>> {
+        let connection = self.index.connect().await?;
+        Ok(Box::new(pending::SqlitePending::select(connection, stage, scope, mounts).await?))
+    }
+
     async fn write_outcomes(&mut self, outcomes: &[Outcome]) -> Result<u64> {
         write_back::write_outcomes(self.transaction().await?, outcomes).await
     }
@@ -113,6 +148,8 @@ impl Writer for SqliteWriter {
     }
 
     async fn close(mut self: Box<Self>) -> Result<()> {
+        let worker = self.worker;
+        workers::leave(self.transaction().await?, worker).await?;
         self.commit().await?;
         self.connection.close().await.map_err(IndexError::during("close"))
     }
