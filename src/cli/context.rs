@@ -1,7 +1,6 @@
 //! What every command needs: settings, the index, and a way to say something.
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use etcetera::BaseStrategy as _;
@@ -9,11 +8,12 @@ use etcetera::BaseStrategy as _;
 use super::exit::Failure;
 use super::{Color, Global};
 use crate::cancel::Cancel;
-use crate::config::{Database, Environment, Flags, Settings};
+use crate::config::{Database, Environment, Flags, PostgresSettings, Settings};
 use crate::format::Style;
+use crate::index::Index;
 use crate::index::lock::OnBusy;
+use crate::index::postgres::{PostgresIndex, PostgresOptions};
 use crate::index::sqlite::SqliteIndex;
-use crate::index::{Index, IndexError};
 use crate::model::path::escape;
 
 /// The surroundings of a command.
@@ -70,12 +70,38 @@ impl Context {
 
     /// Opens the index, or makes it.
     pub(super) async fn create_index(&self, settings: &Settings) -> Result<Arc<dyn Index>, Failure> {
-        Ok(Arc::new(SqliteIndex::create(sqlite_path(settings)?, self.on_busy()).await?))
+        Ok(match &settings.database {
+            Database::Sqlite { path } => Arc::new(SqliteIndex::create(path, self.on_busy()).await?),
+            Database::Postgres(server) => {
+                Arc::new(PostgresIndex::create(self.postgres(server, settings)).await?)
+            }
+        })
     }
 
     /// Opens the index that is there.
     pub(super) async fn open_index(&self, settings: &Settings) -> Result<Arc<dyn Index>, Failure> {
-        Ok(Arc::new(SqliteIndex::open(sqlite_path(settings)?, self.on_busy()).await?))
+        Ok(match &settings.database {
+            Database::Sqlite { path } => Arc::new(SqliteIndex::open(path, self.on_busy()).await?),
+            Database::Postgres(server) => {
+                Arc::new(PostgresIndex::open(self.postgres(server, settings)).await?)
+            }
+        })
+    }
+
+    fn postgres(&self, server: &PostgresSettings, settings: &Settings) -> PostgresOptions {
+        let style = self.message_style;
+        let tell = move |message: &str| print(&style.warning(&escape(message.as_bytes())));
+        PostgresOptions {
+            url: server.url.reveal().to_owned(),
+            location: settings.database.to_string(),
+            pool_size: server.pool_size,
+            connect_timeout: server.connect_timeout,
+            retry_for: server.retry_for,
+            patience: server.patience,
+            on_busy: self.on_busy(),
+            cancel: self.cancel.clone(),
+            tell: Arc::new(tell),
+        }
     }
 
     fn on_busy(&self) -> OnBusy {
@@ -122,13 +148,6 @@ impl Context {
 /// A line on standard error. Nothing can be done if that is closed.
 fn print(message: &str) {
     let _ = writeln!(io::stderr(), "dupfind: {message}");
-}
-
-fn sqlite_path(settings: &Settings) -> Result<&PathBuf, IndexError> {
-    match &settings.database {
-        Database::Sqlite { path } => Ok(path),
-        Database::Postgres(_) => Err(IndexError::Unsupported("a PostgreSQL index")),
-    }
 }
 
 fn environment() -> Result<Environment, Failure> {

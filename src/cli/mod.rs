@@ -100,7 +100,7 @@ pub fn run() -> ExitCode {
         Err(error) => return exit::of_usage(&error),
     };
     let context = Context::new(&cli.global);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(dispatch(cli.command, &context)),
         Err(error) => Err(Failure::Usage(format!("start: {error}"))),

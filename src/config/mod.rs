@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub use database::{Database, Password, PostgresParts, PostgresSettings};
+pub use database::{Database, Password, PostgresSettings};
 pub use file::ConfigError;
 
 use crate::model::settings::ScanSettings;
@@ -81,8 +81,8 @@ impl Settings {
         let (database, scan, processing) = (file.database, file.scan, file.processing);
         let from_environment = environment.text("DUPFIND_DB_URL")?;
         let database = match (&flags.db_url, from_environment, database) {
-            (Some(url), ..) => Database::from_url(url, "--db-url")?,
-            (None, Some(url), _) => Database::from_url(&url, "DUPFIND_DB_URL")?,
+            (Some(url), ..) => Database::from_url(url, "--db-url", environment)?,
+            (None, Some(url), _) => Database::from_url(&url, "DUPFIND_DB_URL", environment)?,
             (None, None, Some(section)) => section.into_database(environment, &directory)?,
             (None, None, None) => Database::default_in(environment)?,
         };

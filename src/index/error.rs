@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use sqlx::postgres::PgDatabaseError;
+
 use crate::model::path::escape_path;
 
 /// An index operation that failed.
@@ -16,11 +18,11 @@ pub enum IndexError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// There is none yet.
-    #[error("no index at {}: run 'dupfind scan DIR' first", escape_path(.0))]
-    Missing(PathBuf),
+    #[error("no index at {0}: run 'dupfind scan DIR' first")]
+    Missing(String),
     /// It is somebody else's database, or no file at all.
-    #[error("{} is something else than a dupfind index; it was left as it is: name another file", escape_path(.0))]
-    NotAnIndex(PathBuf),
+    #[error("{0} is something else than a dupfind index; it was left as it is: name another")]
+    NotAnIndex(String),
     /// It was made by a newer dupfind, or changed by hand.
     #[error("index {index}: {source}; it was left as it is: use a newer dupfind")]
     Schema {
@@ -57,9 +59,38 @@ pub enum IndexError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// This kind of index is not supported.
-    #[error("{0} is not supported by this version of dupfind; use sqlite://PATH")]
-    Unsupported(&'static str),
+    /// The server is not there, or does not let us in.
+    #[error("cannot reach {location}: {source}")]
+    Unreachable {
+        /// Where it should be.
+        location: String,
+        /// What went wrong.
+        source: sqlx::Error,
+    },
+    /// The server takes the connection and does not answer.
+    #[error("the server does not answer any more")]
+    CutOff,
+    /// The server was away for longer than the user wants to wait.
+    #[error(
+        "{source}; gave up after {seconds} s. What was committed is kept: when the server is back, run 'dupfind resume'"
+    )]
+    GaveUp {
+        /// How long it was tried.
+        seconds: u64,
+        /// The last error.
+        source: Box<IndexError>,
+    },
+    /// The others had not heard of this process for too long, and may have taken its work over.
+    #[error("this process was silent for so long that it was taken for dead; run 'dupfind resume'")]
+    TakenForDead,
+    /// The server is older than what its makers mend.
+    #[error("the server is PostgreSQL {found}; {oldest} is the oldest that is supported: upgrade it")]
+    TooOld {
+        /// Its version.
+        found: String,
+        /// The oldest that will do.
+        oldest: i32,
+    },
     /// This user may not write to it; SQLite has to, even to read.
     #[error("no permission to write to it and its directory, which reading it takes too")]
     ReadOnly,
@@ -81,6 +112,13 @@ impl IndexError {
     pub(super) fn during(operation: &'static str) -> impl FnOnce(sqlx::Error) -> Self {
         move |source| {
             let Some(error) = source.as_database_error() else { return Self::Database { operation, source } };
+            if error.try_downcast_ref::<PgDatabaseError>().is_some() {
+                // 53100 is disk_full, see the appendix "PostgreSQL Error Codes" of its manual.
+                return match error.code().as_deref() {
+                    Some("53100") => Self::Full { operation },
+                    _ => Self::Database { operation, source },
+                };
+            }
             let code: u32 = error.code().and_then(|code| code.parse().ok()).unwrap_or_default();
             // The low byte is the primary code, see https://www.sqlite.org/rescode.html
             match code & 0xff {
@@ -90,6 +128,49 @@ impl IndexError {
                 _ => Self::Database { operation, source },
             }
         }
+    }
+
+    /// The SQLSTATE of PostgreSQL's answer.
+    fn sql_state(&self) -> Option<String> {
+        let (Self::Database { source, .. } | Self::Unreachable { source, .. }) = self else { return None };
+        let answer = source.as_database_error()?;
+        answer.try_downcast_ref::<PgDatabaseError>()?;
+        answer.code().map(Into::into)
+    }
+
+    /// True if the same may well succeed a moment later: the connection was lost, the server is going
+    /// down or coming up, has no connection left, or gave way to another transaction.
+    pub(super) fn is_passing(&self) -> bool {
+        if let Some(state) = self.sql_state() {
+            // Class 08 is connection_exception, 57P01 to 57P03 admin_shutdown, crash_shutdown and
+            // cannot_connect_now, 57P05 idle_session_timeout, 53300 too_many_connections.
+            let is_lost = state.starts_with("08")
+                || ["57P01", "57P02", "57P03", "57P05", "25P03", "53300"].contains(&state.as_str());
+            return is_lost || self.is_conflict();
+        }
+        match self {
+            Self::CutOff => true,
+            Self::Database { source, .. } | Self::Unreachable { source, .. } => matches!(
+                source,
+                sqlx::Error::Io(_)
+                    | sqlx::Error::Protocol(_)
+                    | sqlx::Error::PoolTimedOut
+                    | sqlx::Error::WorkerCrashed
+            ),
+            _ => false,
+        }
+    }
+
+    /// True if two transactions were in each other's way: `serialization_failure` (40001) or
+    /// `deadlock_detected` (40P01).
+    pub(super) fn is_conflict(&self) -> bool {
+        matches!(self.sql_state().as_deref(), Some("40001" | "40P01"))
+    }
+
+    /// True if the server refused a statement for its size: `program_limit_exceeded` (54000) or
+    /// `out_of_memory` (53200).
+    pub(super) fn is_too_large(&self) -> bool {
+        matches!(self.sql_state().as_deref(), Some("54000" | "53200"))
     }
 
     pub(super) fn opening(path: &Path) -> impl FnOnce(sqlx::Error) -> Self {

@@ -11,7 +11,7 @@ use super::{IndexError, Result};
 use crate::cancel::Cancel;
 
 /// How often a taken lock is tried again.
-const RETRY: Duration = Duration::from_millis(100);
+pub(super) const RETRY: Duration = Duration::from_millis(100);
 
 /// A holder that did not say who it is.
 const UNNAMED: &str = "another process";

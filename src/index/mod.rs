@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+mod convert;
 pub mod error;
 pub mod lock;
+mod members;
 pub mod postgres;
 pub mod sqlite;
 
@@ -41,8 +43,7 @@ pub struct Check {
     pub round_trip: Duration,
 }
 
-/// Tells whether there may be new work: if it differs from an earlier one, or something is `waiting`,
-/// it is worth looking.
+/// Tells whether there may be new work: if it differs from an earlier one, it is worth looking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorkMark {
     /// Walks that reached their end.

@@ -2,8 +2,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use dupfind::cancel::Cancel;
 use dupfind::index::lock::OnBusy;
+use dupfind::index::postgres::{PostgresIndex, PostgresOptions};
 use dupfind::index::sqlite::SqliteIndex;
 use dupfind::index::{Index, Writer};
 use dupfind::model::digest::{Digest, Sample};
@@ -19,19 +22,65 @@ use dupfind::model::worker::Participant;
 use dupfind::progress::Progress;
 use tempfile::TempDir;
 
+use super::server::TestDatabase;
+
 /// A kind of database.
 pub(crate) trait Backend {
-    /// An empty index, and what it needs to live.
-    async fn fresh() -> (Box<dyn Index>, TempDir);
+    /// Where an empty index is, and what it needs to live.
+    async fn place() -> Self;
+
+    /// Waits until a process that ended without a word is taken for dead.
+    async fn outwait_the_dead();
+
+    /// Opens it; may be done several times.
+    async fn open(&self) -> Box<dyn Index>;
 }
 
-pub(crate) struct Sqlite;
+pub(crate) struct Sqlite(TempDir);
 
 impl Backend for Sqlite {
-    async fn fresh() -> (Box<dyn Index>, TempDir) {
-        let directory = tempfile::tempdir().unwrap();
-        let index = SqliteIndex::create(&directory.path().join("index.db"), OnBusy::Fail).await.unwrap();
-        (Box::new(index), directory)
+    async fn outwait_the_dead() {}
+
+    async fn place() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    async fn open(&self) -> Box<dyn Index> {
+        Box::new(SqliteIndex::create(&self.0.path().join("index.db"), OnBusy::Fail).await.unwrap())
+    }
+}
+
+/// A database of its own on the test server.
+pub(crate) struct Postgres(TestDatabase);
+
+impl Backend for Postgres {
+    async fn outwait_the_dead() {
+        tokio::time::sleep(PATIENCE + Duration::from_millis(100)).await;
+    }
+
+    async fn place() -> Self {
+        Self(TestDatabase::create().await)
+    }
+
+    async fn open(&self) -> Box<dyn Index> {
+        Box::new(PostgresIndex::create(options(self.0.url())).await.unwrap())
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Impatient: nobody waits for another process, and the dead are dead at once.
+pub(crate) fn options(url: &str) -> PostgresOptions {
+    PostgresOptions {
+        url: url.to_owned(),
+        location: "the test server".to_owned(),
+        pool_size: 4,
+        connect_timeout: Duration::from_secs(10),
+        retry_for: Duration::from_secs(20),
+        patience: PATIENCE,
+        on_busy: OnBusy::Fail,
+        cancel: Cancel::default(),
+        tell: Arc::new(|_| ()),
     }
 }
 
@@ -47,12 +96,14 @@ pub(crate) struct World {
     pub(crate) volume: Arc<MountedVolume>,
     pub(crate) volume_id: VolumeId,
     pub(crate) root: RootId,
-    _place: TempDir,
+    /// Keeps the database while the world is there.
+    _place: Box<dyn std::any::Any>,
 }
 
 impl World {
-    pub(crate) async fn new<B: Backend>() -> Self {
-        let (index, place) = B::fresh().await;
+    pub(crate) async fn new<B: Backend + 'static>() -> Self {
+        let place = B::place().await;
+        let index = place.open().await;
         let volume = mounted("uuid:main", "", "");
         let mut writer = index.writer(&participant()).await.unwrap();
         let volume_id = writer.register_volume(HOST, &volume).await.unwrap();
@@ -61,7 +112,7 @@ impl World {
             .await
             .unwrap();
         writer.close().await.unwrap();
-        Self { index, volume, volume_id, root, _place: place }
+        Self { index, volume, volume_id, root, _place: Box::new(place) }
     }
 
     pub(crate) async fn writer(&self) -> Box<dyn Writer> {

@@ -13,7 +13,7 @@ use dupfind::model::volume::VolumeIdentity;
 
 use super::backend::{Backend, HOST, World, entry, extent, hashed, mounted, outcomes, paths, sampled};
 
-pub(crate) async fn a_new_row_has_no_hash_and_an_unchanged_one_keeps_it<B: Backend>() {
+pub(crate) async fn a_new_row_has_no_hash_and_an_unchanged_one_keeps_it<B: Backend + 'static>() {
     let world = World::new::<B>().await;
     let listings = [world.whole("/r", vec![entry("a", 5, 1), entry("b", 5, 2)])];
     let (_, counts) = world.scan(&listings).await;
@@ -26,7 +26,7 @@ pub(crate) async fn a_new_row_has_no_hash_and_an_unchanged_one_keeps_it<B: Backe
     assert_eq!(world.groups(&ReportFilter::default()).await, ["5: /r/a /r/b"]);
 }
 
-pub(crate) async fn each_part_of_a_stamp_resets_the_hash<B: Backend>() {
+pub(crate) async fn each_part_of_a_stamp_resets_the_hash<B: Backend + 'static>() {
     let world = World::new::<B>().await;
     let original = entry("a", 5, 1);
     let stamp = original.stamp;
@@ -48,7 +48,9 @@ pub(crate) async fn each_part_of_a_stamp_resets_the_hash<B: Backend>() {
     }
 }
 
-pub(crate) async fn a_whole_listing_removes_what_it_does_not_hold_and_a_selection_does_not<B: Backend>() {
+pub(crate) async fn a_whole_listing_removes_what_it_does_not_hold_and_a_selection_does_not<
+    B: Backend + 'static,
+>() {
     let world = World::new::<B>().await;
     world.scan(&[world.whole("/r", vec![entry("a", 1, 1), entry("b", 2, 2), entry("c", 3, 3)])]).await;
     let (_, counts) = world.scan(&[world.whole("/r", vec![entry("b", 2, 2)])]).await;
@@ -63,7 +65,7 @@ pub(crate) async fn a_whole_listing_removes_what_it_does_not_hold_and_a_selectio
     assert_eq!(world.index.extent_totals(&[extent(world.volume_id, "/r")]).await.unwrap().files, 2);
 }
 
-pub(crate) async fn pieces_of_a_directory_are_one_listing<B: Backend>() {
+pub(crate) async fn pieces_of_a_directory_are_one_listing<B: Backend + 'static>() {
     let world = World::new::<B>().await;
     let name = |number: u64| entry(&format!("{number:05}"), number, number);
     let piece = |first, last, numbers: std::ops::Range<u64>| {
@@ -78,7 +80,7 @@ pub(crate) async fn pieces_of_a_directory_are_one_listing<B: Backend>() {
     assert_eq!((counts.added, counts.updated, counts.removed), (1, 0, 2));
 }
 
-pub(crate) async fn an_unreadable_directory_keeps_its_rows_and_those_below<B: Backend>() {
+pub(crate) async fn an_unreadable_directory_keeps_its_rows_and_those_below<B: Backend + 'static>() {
     let world = World::new::<B>().await;
     let below = [
         world.whole("/r", vec![entry("top", 1, 1)]),
@@ -102,7 +104,7 @@ pub(crate) async fn an_unreadable_directory_keeps_its_rows_and_those_below<B: Ba
     assert!(world.index.problems(&places, 10).await.unwrap().is_empty());
 }
 
-pub(crate) async fn finishing_removes_directories_that_were_not_listed<B: Backend>() {
+pub(crate) async fn finishing_removes_directories_that_were_not_listed<B: Backend + 'static>() {
     let world = World::new::<B>().await;
     let top = world.whole("/r", vec![entry("a", 1, 1)]);
     world.scan(&[top.clone(), world.whole("/r/gone", vec![entry("b", 2, 2)])]).await;
@@ -112,7 +114,7 @@ pub(crate) async fn finishing_removes_directories_that_were_not_listed<B: Backen
     assert_eq!((totals.directories, totals.files), (1, 1));
 }
 
-pub(crate) async fn finishing_spares_what_belongs_to_other_roots_and_other_volumes<B: Backend>() {
+pub(crate) async fn finishing_spares_what_belongs_to_other_roots_and_other_volumes<B: Backend + 'static>() {
     let world = World::new::<B>().await;
     let usb = mounted("uuid:usb", "", "/r/usb");
     let mut writer = world.writer().await;
@@ -138,7 +140,7 @@ pub(crate) async fn finishing_spares_what_belongs_to_other_roots_and_other_volum
     assert_eq!(totals.files, 2);
 }
 
-pub(crate) async fn nothing_lasts_without_a_commit<B: Backend>() {
+pub(crate) async fn nothing_lasts_without_a_commit<B: Backend + 'static>() {
     let world = World::new::<B>().await;
     let listings = [world.whole("/r", vec![entry("a", 1, 1)])];
     let mut writer = world.writer().await;
@@ -151,7 +153,7 @@ pub(crate) async fn nothing_lasts_without_a_commit<B: Backend>() {
     assert_eq!(counts.added, 1);
 }
 
-pub(crate) async fn only_shared_sizes_are_pending_and_hard_links_are_one_job<B: Backend>() {
+pub(crate) async fn only_shared_sizes_are_pending_and_hard_links_are_one_job<B: Backend + 'static>() {
     let world = World::new::<B>().await;
     let links = vec![entry("l1", 5, 50), entry("l2", 5, 50), entry("unique", 6, 60)];
     world.scan(&[world.whole("/r", links.clone())]).await;
@@ -164,7 +166,7 @@ pub(crate) async fn only_shared_sizes_are_pending_and_hard_links_are_one_job<B: 
     assert_eq!(all.len(), 3);
 }
 
-pub(crate) async fn pending_is_limited_to_what_a_scope_needs_and_what_can_be_reached<B: Backend>() {
+pub(crate) async fn pending_is_limited_to_what_a_scope_needs_and_what_can_be_reached<B: Backend + 'static>() {
     let world = World::new::<B>().await;
     let listings = [
         world.whole("/r/a", vec![entry("x", 5, 1), entry("y", 6, 2), entry("y2", 6, 3)]),
@@ -179,7 +181,7 @@ pub(crate) async fn pending_is_limited_to_what_a_scope_needs_and_what_can_be_rea
     assert!(world.jobs_in(Stage::Size, &unplugged).await.is_empty());
 }
 
-pub(crate) async fn large_files_are_sampled_and_then_hashed_if_samples_are_shared<B: Backend>() {
+pub(crate) async fn large_files_are_sampled_and_then_hashed_if_samples_are_shared<B: Backend + 'static>() {
     let world = World::new::<B>().await;
     let size = SMALL_FILE + 1;
     world
@@ -201,7 +203,7 @@ pub(crate) async fn large_files_are_sampled_and_then_hashed_if_samples_are_share
     assert_eq!(world.pending(Stage::Sample).await, [["/r/d"]]);
 }
 
-pub(crate) async fn outcomes_are_written_only_to_rows_that_did_not_change<B: Backend>() {
+pub(crate) async fn outcomes_are_written_only_to_rows_that_did_not_change<B: Backend + 'static>() {
     let world = World::new::<B>().await;
     world.scan(&[world.whole("/r", vec![entry("a", 5, 1), entry("b", 5, 2), entry("c", 5, 3)])]).await;
     let jobs = world.jobs(Stage::Size).await;
@@ -216,7 +218,7 @@ pub(crate) async fn outcomes_are_written_only_to_rows_that_did_not_change<B: Bac
     assert_eq!(world.index.extent_totals(&[extent(world.volume_id, "")]).await.unwrap().files, 2);
 }
 
-pub(crate) async fn what_failed_is_counted_and_tried_again<B: Backend>() {
+pub(crate) async fn what_failed_is_counted_and_tried_again<B: Backend + 'static>() {
     let world = World::new::<B>().await;
     world.scan(&[world.whole("/r", vec![entry("a", 5, 1), entry("b", 5, 2)])]).await;
     let now = Stamp { size: 5, mtime: Nanos(8), ctime: Nanos(9), inode: 2 };
@@ -236,7 +238,7 @@ pub(crate) async fn what_failed_is_counted_and_tried_again<B: Backend>() {
     assert_eq!((summary.problems, summary.groups), (0, 1));
 }
 
-pub(crate) async fn a_racy_hash_is_forgotten_by_the_next_listing<B: Backend>() {
+pub(crate) async fn a_racy_hash_is_forgotten_by_the_next_listing<B: Backend + 'static>() {
     let world = World::new::<B>().await;
     let listings = [world.whole("/r", vec![entry("a", 5, 1), entry("b", 5, 2)])];
     world.scan(&listings).await;
@@ -248,7 +250,7 @@ pub(crate) async fn a_racy_hash_is_forgotten_by_the_next_listing<B: Backend>() {
     assert_eq!(world.jobs(Stage::Size).await.len(), 2);
 }
 
-pub(crate) async fn a_null_hash_matches_nothing<B: Backend>() {
+pub(crate) async fn a_null_hash_matches_nothing<B: Backend + 'static>() {
     let world = World::new::<B>().await;
     world.scan(&[world.whole("/r", vec![entry("a", 5, 1), entry("b", 5, 2), entry("c", 5, 3)])]).await;
     assert!(world.groups(&ReportFilter::default()).await.is_empty());
@@ -256,7 +258,7 @@ pub(crate) async fn a_null_hash_matches_nothing<B: Backend>() {
     assert!(world.groups(&ReportFilter::default()).await.is_empty(), "equal samples are no proof");
 }
 
-pub(crate) async fn groups_are_of_physical_files_and_reports_are_ordered<B: Backend>() {
+pub(crate) async fn groups_are_of_physical_files_and_reports_are_ordered<B: Backend + 'static>() {
     let world = World::new::<B>().await;
     let listings = [
         world.whole("/r/a", vec![entry("1", 5, 1), entry("2", 5, 1), entry("3", 9, 3)]),
@@ -291,7 +293,7 @@ pub(crate) async fn groups_are_of_physical_files_and_reports_are_ordered<B: Back
     assert_eq!((summary.files, summary.groups, summary.redundant_files), (4, 2, 2));
 }
 
-pub(crate) async fn removing_a_root_forgets_what_only_it_covered<B: Backend>() {
+pub(crate) async fn removing_a_root_forgets_what_only_it_covered<B: Backend + 'static>() {
     let world = World::new::<B>().await;
     let listings = [
         world.whole("/r", vec![entry("a", 1, 1)]),
@@ -310,7 +312,7 @@ pub(crate) async fn removing_a_root_forgets_what_only_it_covered<B: Backend>() {
     assert_eq!(world.index.extent_totals(&[extent(world.volume_id, "")]).await.unwrap().directories, 0);
 }
 
-pub(crate) async fn scans_are_history_and_dead_ones_are_marked<B: Backend>() {
+pub(crate) async fn scans_are_history_and_dead_ones_are_marked<B: Backend + 'static>() {
     let world = World::new::<B>().await;
     assert!(world.index.roots().await.unwrap()[0].needs_discovery());
     let (first, _) = world.scan(&[world.whole("/r", vec![])]).await;
@@ -329,13 +331,14 @@ pub(crate) async fn scans_are_history_and_dead_ones_are_marked<B: Backend>() {
     writer.begin_scan(Some(world.root), ScanKind::Scan).await.unwrap();
     writer.commit().await.unwrap();
     drop(writer);
+    B::outwait_the_dead().await;
     drop(world.writer().await);
     let root = world.index.roots().await.unwrap().remove(0);
     assert_eq!(root.last_scan.as_ref().unwrap().status, ScanStatus::Interrupted);
     assert!(root.needs_discovery());
 }
 
-pub(crate) async fn volumes_and_mounts_are_remembered_by_host<B: Backend>() {
+pub(crate) async fn volumes_and_mounts_are_remembered_by_host<B: Backend + 'static>() {
     let world = World::new::<B>().await;
     let mut writer = world.writer().await;
     let again = writer.register_volume(HOST, &mounted("uuid:main", "", "/moved")).await.unwrap();

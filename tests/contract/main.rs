@@ -6,8 +6,10 @@
 
 mod backend;
 mod laws;
+#[path = "../server/mod.rs"]
+mod server;
 
-use backend::Sqlite;
+use backend::{Postgres, Sqlite};
 
 macro_rules! contract {
     ($($law:ident)*) => {
@@ -18,6 +20,17 @@ macro_rules! contract {
                 #[tokio::test]
                 async fn $law() {
                     laws::$law::<Sqlite>().await;
+                }
+            )*
+        }
+
+        mod postgres {
+            use super::*;
+
+            $(
+                #[tokio::test]
+                async fn $law() {
+                    laws::$law::<Postgres>().await;
                 }
             )*
         }
@@ -32,7 +45,6 @@ contract! {
     an_unreadable_directory_keeps_its_rows_and_those_below
     finishing_removes_directories_that_were_not_listed
     finishing_spares_what_belongs_to_other_roots_and_other_volumes
-    nothing_lasts_without_a_commit
     only_shared_sizes_are_pending_and_hard_links_are_one_job
     pending_is_limited_to_what_a_scope_needs_and_what_can_be_reached
     large_files_are_sampled_and_then_hashed_if_samples_are_shared
@@ -44,4 +56,10 @@ contract! {
     removing_a_root_forgets_what_only_it_covered
     scans_are_history_and_dead_ones_are_marked
     volumes_and_mounts_are_remembered_by_host
+}
+
+/// In PostgreSQL each call lasts when it returns.
+#[tokio::test]
+async fn in_sqlite_nothing_lasts_without_a_commit() {
+    laws::nothing_lasts_without_a_commit::<Sqlite>().await;
 }

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use super::convert::{below, column, status, to_integer, volume_path};
+use super::convert::{column, status, volume_path};
+use crate::index::convert::{below, to_integer};
 use crate::index::{IndexError, Result};
 use crate::model::path::{VolumePath, to_path};
 use crate::model::scan::{LastScan, Root, RootId, ScanCounts, ScanId, ScanKind, ScanStatus};

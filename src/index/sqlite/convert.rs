@@ -1,30 +1,14 @@
-//! Between Rust's types and SQLite's signed integers and blobs: the one place for it.
+//! Reading SQLite's rows, and what travels through it as JSON.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
+use crate::index::convert::{self, to_count};
 use crate::index::{IndexError, Result};
-use crate::model::digest::{Digest, Sample};
 use crate::model::path::VolumePath;
 use crate::model::scan::ScanStatus;
-
-/// A count or a size as SQLite keeps it. No file is larger than `i64::MAX` bytes; a number beyond
-/// saturates.
-pub(super) fn to_integer(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-/// A count or a size that SQLite kept; never negative.
-pub(super) fn to_count(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or_default()
-}
-
-/// An inode is 64 bits without meaning: kept as the same bits.
-pub(super) fn inode_to_integer(inode: u64) -> i64 {
-    inode.cast_signed()
-}
 
 /// Reads a column by position.
 pub(super) fn column<'r, T>(row: &'r SqliteRow, index: usize) -> Result<T>
@@ -45,22 +29,9 @@ pub(super) fn volume_path(row: &SqliteRow, index: usize) -> Result<VolumePath> {
     Ok(VolumePath::new(column(row, index)?))
 }
 
-/// A hash from its bytes.
-pub(super) fn digest(bytes: &[u8]) -> Result<Digest> {
-    let bytes = bytes.try_into().map_err(|_| IndexError::Damaged("a hash is not 32 bytes".to_owned()))?;
-    Ok(Digest(bytes))
-}
-
-/// A sample as a blob.
-pub(super) fn sample_bytes(sample: Option<Sample>) -> Option<Vec<u8>> {
-    sample.map(|sample| sample.0.to_vec())
-}
-
 /// Reads a scan's status.
 pub(super) fn status(row: &SqliteRow, index: usize) -> Result<ScanStatus> {
-    let word: &str = column(row, index)?;
-    let found = ScanStatus::ALL.into_iter().find(|status| status.as_str() == word);
-    found.ok_or_else(|| IndexError::Damaged(format!("unknown scan status {word:?}")))
+    convert::status(column(row, index)?)
 }
 
 /// Writes JSON for `json_each`.
@@ -85,10 +56,4 @@ impl<'de> Deserialize<'de> for HexBytes {
         };
         Ok(Self(digits.chunks_exact(2).map(|pair| value(pair[0]) << 4 | value(pair[1])).collect()))
     }
-}
-
-/// The half-open range of bytes that holds every path below a directory, but not itself: `/` is
-/// followed by `0` in ASCII.
-pub(super) fn below(path: &VolumePath) -> (Vec<u8>, Vec<u8>) {
-    ([path.as_bytes(), b"/"].concat(), [path.as_bytes(), b"0"].concat())
 }

@@ -10,7 +10,8 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::bulk::Bulk;
 use super::catalog::{delete_collected, forget_uncovered, put_extents, take_linked};
-use super::convert::{below, column, inode_to_integer, to_count, to_integer, to_json, volume_path};
+use super::convert::{column, to_json, volume_path};
+use crate::index::convert::{below, inode_to_integer, to_count, to_integer};
 use crate::index::{IndexError, Result};
 use crate::model::listing::{Coverage, DirectoryId, Entry, Listing};
 use crate::model::path::VolumePath;

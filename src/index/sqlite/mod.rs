@@ -16,6 +16,7 @@ use sqlx::{ConnectOptions as _, Connection as _};
 use super::lock::{OnBusy, WriteLock, lock_path};
 use super::{Check, Index, IndexError, ReportReader, Result, WorkMark, Writer};
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
+use crate::model::path::escape_path;
 use crate::model::pending::ExtentTotals;
 use crate::model::scan::Root;
 use crate::model::volume::{Extent, MountMap, Places, VolumeId, VolumeIdentity};
@@ -78,7 +79,7 @@ impl SqliteIndex {
     pub async fn open(path: &Path, on_busy: OnBusy) -> Result<Self> {
         match path.try_exists() {
             Ok(true) => Self::prepare(path, on_busy).await,
-            Ok(false) => Err(IndexError::Missing(path.to_path_buf())),
+            Ok(false) => Err(IndexError::Missing(escape_path(path))),
             Err(source) => Err(IndexError::Open { path: path.to_path_buf(), source: source.into() }),
         }
     }
@@ -87,7 +88,7 @@ impl SqliteIndex {
     /// lock is held; an index that is up to date is opened without it.
     async fn prepare(path: &Path, on_busy: OnBusy) -> Result<Self> {
         if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-            return Err(IndexError::NotAnIndex(path.to_path_buf()));
+            return Err(IndexError::NotAnIndex(escape_path(path)));
         }
         let index = Self { path: std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()), on_busy };
         let is_current = match index.path.try_exists() {
@@ -96,7 +97,7 @@ impl SqliteIndex {
                 let state = schema_state(&mut connection).await.map_err(IndexError::opening(path))?;
                 connection.close().await.map_err(IndexError::opening(path))?;
                 if state == SchemaState::Foreign {
-                    return Err(IndexError::NotAnIndex(index.path));
+                    return Err(IndexError::NotAnIndex(index.location()));
                 }
                 state == SchemaState::Current
             }
@@ -164,7 +165,7 @@ async fn schema_state(connection: &mut SqliteConnection) -> sqlx::Result<SchemaS
 #[async_trait(?Send)]
 impl Index for SqliteIndex {
     fn location(&self) -> String {
-        crate::model::path::escape_path(&self.path)
+        escape_path(&self.path)
     }
 
     fn own_files(&self) -> Vec<PathBuf> {

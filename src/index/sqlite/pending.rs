@@ -5,22 +5,17 @@
 //! the write-ahead log from being emptied.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use async_trait::async_trait;
 use serde::Deserialize;
 use sqlx::sqlite::SqliteConnection;
 
-use super::convert::{HexBytes, column, count, read_json, to_integer, to_json, volume_path};
+use super::convert::{HexBytes, column, count, read_json, to_json, volume_path};
 use super::scope;
+use crate::index::convert::{Jobs, PendingRow, stamp, to_integer};
 use crate::index::{IndexError, PendingReader, Result};
-use crate::model::listing::DirectoryId;
-use crate::model::pending::{
-    FileKey, Job, PendingName, PendingTotals, SAMPLE_BYTES, SMALL_FILE, Scope, Stage,
-};
-use crate::model::stamp::{Nanos, Stamp};
+use crate::model::pending::{Job, PendingTotals, SAMPLE_BYTES, SMALL_FILE, Scope, Stage};
 use crate::model::volume::{MountMap, VolumeId};
 
 /// Rows fetched at once: some hundred kilobytes.
@@ -99,18 +94,16 @@ async fn most_have_no_hash(connection: &mut SqliteConnection) -> Result<bool> {
 
 /// An element of a window.
 #[derive(Deserialize)]
-struct Row(i64, i64, HexBytes, u64, i64, i64, i64);
+struct Row(i64, i64, HexBytes, i64, i64, i64, i64);
 
 /// Reads the selection of one stage.
 pub(super) struct SqlitePending {
     connection: SqliteConnection,
-    stage: Stage,
     mounts: MountMap,
     totals: PendingTotals,
     position: i64,
     last: i64,
-    /// The job that the next row may be another name of, with its volume.
-    open: Option<(i64, Job)>,
+    jobs: Jobs,
 }
 
 impl SqlitePending {
@@ -146,7 +139,8 @@ impl SqlitePending {
         let bytes = count(&row, if stage == Stage::Size { 2 } else { 1 })?;
         let totals = PendingTotals { files: count(&row, 0)?, bytes };
         let mounts = mounts.clone();
-        Ok(Self { connection, stage, mounts, totals, position: 0, last: to_integer(last), open: None })
+        let jobs = Jobs::new(stage, None);
+        Ok(Self { connection, mounts, totals, position: 0, last: to_integer(last), jobs })
     }
 
     async fn window(&mut self) -> Result<Vec<Row>> {
@@ -169,27 +163,6 @@ impl SqlitePending {
         }
         Ok(paths)
     }
-
-    /// Adds a row to the open job if it is another name of the same file; else begins a job and
-    /// returns the one before. Names with different stamps were listed at different times: each is
-    /// checked by itself.
-    fn take(&mut self, row: Row, directories: &HashMap<i64, PathBuf>) -> Option<Job> {
-        let Row(volume, directory, HexBytes(name), size, mtime, ctime, inode) = row;
-        let path = directories.get(&directory)?.join(OsStr::from_bytes(&name));
-        let stamp = Stamp { size, mtime: Nanos(mtime), ctime: Nanos(ctime), inode: inode.cast_unsigned() };
-        let key = FileKey { directory: DirectoryId(directory), name: name.into() };
-        let name = PendingName { key, path };
-        match &mut self.open {
-            Some((open_volume, job)) if *open_volume == volume && job.stamp == stamp => {
-                job.names.push(name);
-                None
-            }
-            _ => {
-                let job = Job { stamp, names: vec![name], stage: self.stage, lease: None };
-                self.open.replace((volume, job)).map(|(_, job)| job)
-            }
-        }
-    }
 }
 
 #[async_trait(?Send)]
@@ -204,11 +177,13 @@ impl PendingReader for SqlitePending {
             let rows = self.window().await?;
             let directories = self.directories(&rows).await?;
             for row in rows {
-                jobs.extend(self.take(row, &directories));
+                let Row(volume, directory, HexBytes(name), size, mtime, ctime, inode) = row;
+                let stamp = stamp(size, mtime, ctime, inode);
+                jobs.extend(self.jobs.take(PendingRow { volume, directory, name, stamp }, &directories));
             }
         }
         if self.position >= self.last {
-            jobs.extend(self.open.take().map(|(_, job)| job));
+            jobs.extend(self.jobs.finish());
         }
         Ok(jobs)
     }

@@ -4,20 +4,17 @@
 //! to disk what does not fit in its cache; from there they are read by the window. The index is
 //! not held while a report waits for its reader.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
-
 use async_trait::async_trait;
 use serde::Deserialize;
 use sqlx::sqlite::SqliteConnection;
 
-use super::convert::{HexBytes, column, digest, read_json, to_integer};
+use super::convert::{HexBytes, column, read_json};
 use super::summary::select_groups;
+use crate::index::convert::{stamp, to_integer};
+use crate::index::members::{MemberRow, Members};
 use crate::index::{IndexError, ReportReader, Result};
-use crate::model::group::{Group, Member, ReportFilter, ReportItem, SortBy, Summary};
-use crate::model::path::VolumePath;
-use crate::model::stamp::{Nanos, Stamp};
-use crate::model::volume::{Places, VolumeId};
+use crate::model::group::{ReportFilter, ReportItem, SortBy, Summary};
+use crate::model::volume::Places;
 
 /// Rows fetched at once.
 const WINDOW: i64 = 1024;
@@ -75,17 +72,15 @@ const NEXT: &str = "
 
 /// An element of a window.
 #[derive(Deserialize)]
-struct Row(i64, i64, HexBytes, HexBytes, u64, i64, i64, i64, HexBytes, u64);
+struct Row(i64, i64, HexBytes, HexBytes, i64, i64, i64, i64, HexBytes, u64);
 
 /// Reads a report.
 pub(super) struct SqliteReport {
     connection: SqliteConnection,
-    places: Places,
+    members: Members,
     summary: Summary,
     position: i64,
     last: i64,
-    /// Group, volume and inode of the last row.
-    previous: Option<(i64, i64, i64)>,
 }
 
 impl SqliteReport {
@@ -117,29 +112,7 @@ impl SqliteReport {
         let members = sqlx::query(SELECT_MEMBERS).bind(everywhere).execute(&mut connection).await;
         let last = members.map_err(failed())?.rows_affected();
         sqlx::query("commit").execute(&mut connection).await.map_err(failed())?;
-        Ok(Self {
-            connection,
-            places: places.clone(),
-            summary,
-            position: 0,
-            last: to_integer(last),
-            previous: None,
-        })
-    }
-
-    fn take(&mut self, row: Row, items: &mut Vec<ReportItem>) -> Result<()> {
-        let Row(group, volume, directory, name, size, mtime, ctime, inode, hash, files) = row;
-        let stamp = Stamp { size, mtime: Nanos(mtime), ctime: Nanos(ctime), inode: inode.cast_unsigned() };
-        if self.previous.is_none_or(|(previous, ..)| previous != group) {
-            items.push(ReportItem::Group(Group { size, digest: digest(&hash.0)?, files }));
-        }
-        let physical = (group, volume, inode);
-        let first_name = self.previous != Some(physical);
-        self.previous = Some(physical);
-        let (host, mut path) = self.places.show(VolumeId(volume), &VolumePath::new(&directory.0));
-        path.push(OsStr::from_bytes(&name.0));
-        items.push(ReportItem::Member(Member { first_name, host, path, stamp }));
-        Ok(())
+        Ok(Self { connection, members: Members::new(places), summary, position: 0, last: to_integer(last) })
     }
 }
 
@@ -157,7 +130,11 @@ impl ReportReader for SqliteReport {
                 sqlx::query(NEXT).bind(self.position).bind(until).fetch_one(&mut self.connection).await;
             let window = window.map_err(IndexError::during("read the report"))?;
             for row in read_json::<Vec<Row>>(column(&window, 0)?)? {
-                self.take(row, &mut items)?;
+                let Row(group, volume, directory, name, size, mtime, ctime, inode, hash, files) = row;
+                let stamp = stamp(size, mtime, ctime, inode);
+                let (directory, name, hash) = (&*directory.0, &*name.0, &*hash.0);
+                let row = MemberRow { group, volume, directory, name, stamp, hash, files };
+                self.members.take(&row, &mut items)?;
             }
             self.position = until;
         }

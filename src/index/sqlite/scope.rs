@@ -2,7 +2,7 @@
 
 use sqlx::sqlite::SqliteConnection;
 
-use super::convert::below;
+use crate::index::convert::below;
 use crate::index::{IndexError, Result};
 use crate::model::volume::Extent;
 

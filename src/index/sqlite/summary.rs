@@ -5,8 +5,9 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use sqlx::sqlite::SqliteConnection;
 
-use super::convert::{column, count, to_count, to_integer, volume_path};
+use super::convert::{column, count, volume_path};
 use super::{catalog, scope};
+use crate::index::convert::{to_count, to_integer};
 use crate::index::{IndexError, Result};
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
 use crate::model::pending::ExtentTotals;

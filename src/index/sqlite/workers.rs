@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnection;
 
-use super::convert::{column, count, to_integer};
+use super::convert::{column, count};
+use crate::index::convert::to_integer;
 use crate::index::{IndexError, Result, WorkMark};
 use crate::model::stamp::Nanos;
 use crate::model::worker::{Participant, SignOfLife, Worker, WorkerId};

@@ -6,8 +6,9 @@
 use sqlx::sqlite::SqliteConnection;
 
 use super::bulk::{Binder, Bulk};
-use super::convert::{inode_to_integer, sample_bytes, to_integer};
+
 use crate::index::Result;
+use crate::index::convert::{inode_to_integer, sample_bytes, to_integer};
 use crate::model::digest::{Digest, Sample};
 use crate::model::listing::Problem;
 use crate::model::pending::{Finding, Outcome};

@@ -1,0 +1,107 @@
+//! Between Rust's types and what databases keep: signed integers, bytes, words.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+
+use super::{IndexError, Result};
+use crate::model::digest::{Digest, Sample};
+use crate::model::listing::DirectoryId;
+use crate::model::path::VolumePath;
+use crate::model::pending::{FileKey, Job, PendingName, Stage};
+use crate::model::scan::ScanStatus;
+use crate::model::stamp::{Nanos, Stamp};
+use crate::model::worker::LeaseId;
+
+/// A count or a size as a database keeps it. No file is larger than `i64::MAX` bytes; a number beyond
+/// saturates.
+pub(super) fn to_integer(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// A count or a size that a database kept; never negative.
+pub(super) fn to_count(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or_default()
+}
+
+/// An inode is 64 bits without meaning: kept as the same bits.
+pub(super) fn inode_to_integer(inode: u64) -> i64 {
+    inode.cast_signed()
+}
+
+/// A stamp from the columns size, mtime, ctime and inode.
+pub(super) fn stamp(size: i64, mtime: i64, ctime: i64, inode: i64) -> Stamp {
+    Stamp { size: to_count(size), mtime: Nanos(mtime), ctime: Nanos(ctime), inode: inode.cast_unsigned() }
+}
+
+/// A hash from its bytes.
+pub(super) fn digest(bytes: &[u8]) -> Result<Digest> {
+    let bytes = bytes.try_into().map_err(|_| IndexError::Damaged("a hash is not 32 bytes".to_owned()))?;
+    Ok(Digest(bytes))
+}
+
+/// A sample as bytes.
+pub(super) fn sample_bytes(sample: Option<Sample>) -> Option<Vec<u8>> {
+    sample.map(|sample| sample.0.to_vec())
+}
+
+/// A scan's status from its word.
+pub(super) fn status(word: &str) -> Result<ScanStatus> {
+    let found = ScanStatus::ALL.into_iter().find(|status| status.as_str() == word);
+    found.ok_or_else(|| IndexError::Damaged(format!("unknown scan status {word:?}")))
+}
+
+/// The half-open range of bytes that holds every path below a directory, but not itself: `/` is
+/// followed by `0` in ASCII.
+pub(super) fn below(path: &VolumePath) -> (Vec<u8>, Vec<u8>) {
+    ([path.as_bytes(), b"/"].concat(), [path.as_bytes(), b"0"].concat())
+}
+
+/// A file that is to be read, as a row.
+pub(super) struct PendingRow {
+    pub(super) volume: i64,
+    pub(super) directory: i64,
+    pub(super) name: Vec<u8>,
+    pub(super) stamp: Stamp,
+}
+
+/// Makes jobs of rows that come in physical order: names of one file stand together.
+#[derive(Debug)]
+pub(super) struct Jobs {
+    stage: Stage,
+    lease: Option<LeaseId>,
+    /// The job that the next row may be another name of, with its volume.
+    open: Option<(i64, Job)>,
+}
+
+impl Jobs {
+    pub(super) fn new(stage: Stage, lease: Option<LeaseId>) -> Self {
+        Self { stage, lease, open: None }
+    }
+
+    /// Adds a row to the open job if it is another name of the same file; else begins a job and
+    /// returns the one before. Names with different stamps were listed at different times: each is
+    /// checked by itself. A row whose directory is not among those given is left out.
+    pub(super) fn take(&mut self, row: PendingRow, directories: &HashMap<i64, PathBuf>) -> Option<Job> {
+        let PendingRow { volume, directory, name, stamp } = row;
+        let path = directories.get(&directory)?.join(OsStr::from_bytes(&name));
+        let key = FileKey { directory: DirectoryId(directory), name: name.into() };
+        let name = PendingName { key, path };
+        match &mut self.open {
+            Some((open_volume, job)) if *open_volume == volume && job.stamp == stamp => {
+                job.names.push(name);
+                None
+            }
+            _ => {
+                let job = Job { stamp, names: vec![name], stage: self.stage, lease: self.lease };
+                self.open.replace((volume, job)).map(|(_, job)| job)
+            }
+        }
+    }
+
+    /// The last job.
+    pub(super) fn finish(&mut self) -> Option<Job> {
+        self.open.take().map(|(_, job)| job)
+    }
+}

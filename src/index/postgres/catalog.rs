@@ -1,0 +1,344 @@
+//! Roots, volumes, mounts and scans: the small tables.
+
+use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use sqlx::postgres::{PgConnection, PgRow};
+
+use super::convert::{column, volume_path};
+use super::scope::{ScopeArrays, with_scope};
+use super::workers::IS_ALIVE;
+use crate::index::convert::{status, to_count, to_integer};
+use crate::index::{IndexError, Result};
+use crate::model::path::{VolumePath, to_path};
+use crate::model::scan::{LastScan, Root, RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
+use crate::model::settings::ScanSettings;
+use crate::model::stamp::Nanos;
+use crate::model::volume::{Extent, Mount, MountMap, MountedVolume, Places, VolumeId, VolumeIdentity};
+use crate::model::worker::WorkerId;
+
+const PUT_VOLUME: &str = "
+    insert into volumes (identity) values ($1)
+    on conflict (identity) do update set identity = excluded.identity
+    returning id";
+
+const PUT_MOUNT: &str = "
+    insert into mounts (volume_id, host, root, mount_path) values ($1, $2, $3, $4)
+    on conflict (volume_id, host, root) do update set mount_path = excluded.mount_path
+    where mounts.mount_path <> excluded.mount_path";
+
+pub(super) async fn put_volume(
+    connection: &mut PgConnection,
+    host: &str,
+    volume: &MountedVolume,
+) -> Result<VolumeId> {
+    let failed = || IndexError::during("remember a volume");
+    let id: i64 = sqlx::query_scalar(PUT_VOLUME)
+        .bind(&*volume.identity.0)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed())?;
+    sqlx::query(PUT_MOUNT)
+        .bind(id)
+        .bind(host)
+        .bind(volume.mount.root.as_bytes())
+        .bind(&*volume.mount.at)
+        .execute(connection)
+        .await
+        .map_err(failed())?;
+    Ok(VolumeId(id))
+}
+
+pub(super) async fn volumes(connection: &mut PgConnection) -> Result<Vec<(VolumeId, VolumeIdentity)>> {
+    let rows: Vec<(i64, String)> = sqlx::query_as("select id, identity from volumes order by id")
+        .fetch_all(connection)
+        .await
+        .map_err(IndexError::during("read the volumes"))?;
+    Ok(rows.into_iter().map(|(id, identity)| (VolumeId(id), VolumeIdentity(identity.into()))).collect())
+}
+
+pub(super) async fn mounts(connection: &mut PgConnection, host: &str) -> Result<MountMap> {
+    let rows: Vec<(i64, Vec<u8>, Vec<u8>)> =
+        sqlx::query_as("select volume_id, root, mount_path from mounts where host = $1")
+            .bind(host)
+            .fetch_all(connection)
+            .await
+            .map_err(IndexError::during("read the mounts"))?;
+    let mount = |(volume, root, at): (i64, Vec<u8>, Vec<u8>)| {
+        (VolumeId(volume), Mount { root: VolumePath::new(&root), at: at.into() })
+    };
+    Ok(MountMap::new(rows.into_iter().map(mount).collect()))
+}
+
+pub(super) async fn places(connection: &mut PgConnection, here: &str) -> Result<Places> {
+    let rows: Vec<(String, i64, Vec<u8>, Vec<u8>)> =
+        sqlx::query_as("select host, volume_id, root, mount_path from mounts")
+            .fetch_all(connection)
+            .await
+            .map_err(IndexError::during("read the mounts"))?;
+    let mount = |(host, volume, root, at): (String, i64, Vec<u8>, Vec<u8>)| {
+        (host, VolumeId(volume), Mount { root: VolumePath::new(&root), at: at.into() })
+    };
+    Ok(Places::new(here, rows.into_iter().map(mount).collect()))
+}
+
+const PUT_ROOT: &str = "
+    insert into roots (volume_id, path, settings, added_at, shown_path) values ($1, $2, $3, $4, $5)
+    on conflict (volume_id, path) do update set settings = excluded.settings, shown_path = excluded.shown_path
+    returning id";
+
+pub(super) async fn put_root(
+    connection: &mut PgConnection,
+    extent: &Extent,
+    path: &Path,
+    settings: &ScanSettings,
+) -> Result<RootId> {
+    let failed = || IndexError::during("remember a root");
+    let settings = serde_json::to_string(settings).map_err(|error| IndexError::Damaged(error.to_string()))?;
+    let id: i64 = sqlx::query_scalar(PUT_ROOT)
+        .bind(extent.volume.0)
+        .bind(extent.path.as_bytes())
+        .bind(settings)
+        .bind(Nanos::now().0)
+        .bind(path.as_os_str().as_bytes())
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed())?;
+    put_extents(connection, RootId(id), std::slice::from_ref(extent), false).await?;
+    Ok(RootId(id))
+}
+
+/// A place that is not only linked stays so.
+const PUT_EXTENT: &str = "
+    insert into extents (root_id, volume_id, path, linked) values ($1, $2, $3, $4)
+    on conflict (root_id, volume_id, path) do update set linked = extents.linked and excluded.linked";
+
+/// Forgets the linked subtrees of a root, but not yet what they hold; returns them.
+pub(super) async fn take_linked(connection: &mut PgConnection, root: RootId) -> Result<Vec<Extent>> {
+    let taken = "delete from extents where root_id = $1 and linked returning volume_id, path";
+    let taken: Vec<(i64, Vec<u8>)> = sqlx::query_as(taken)
+        .bind(root.0)
+        .fetch_all(connection)
+        .await
+        .map_err(IndexError::during("remember a root"))?;
+    let extent =
+        |(volume, path): (i64, Vec<u8>)| Extent { volume: VolumeId(volume), path: VolumePath::new(&path) };
+    Ok(taken.into_iter().map(extent).collect())
+}
+
+/// Adds subtrees to those of a root.
+pub(super) async fn put_extents(
+    connection: &mut PgConnection,
+    root: RootId,
+    extents: &[Extent],
+    linked: bool,
+) -> Result<()> {
+    for extent in extents {
+        sqlx::query(PUT_EXTENT)
+            .bind(root.0)
+            .bind(extent.volume.0)
+            .bind(extent.path.as_bytes())
+            .bind(linked)
+            .execute(&mut *connection)
+            .await
+            .map_err(IndexError::during("remember a root"))?;
+    }
+    Ok(())
+}
+
+const ROOTS: &str = "
+    select r.id, r.volume_id, r.path, r.shown_path, r.settings, s.id, s.status, s.started_at, s.ended_at,
+           s.discovered_at, v.identity
+    from roots r join volumes v on v.id = r.volume_id
+    left join scans s on s.id = (select max(id) from scans where root_id = r.id)
+    order by r.shown_path, r.id";
+
+pub(super) async fn roots(connection: &mut PgConnection) -> Result<Vec<Root>> {
+    let failed = || IndexError::during("read the roots");
+    let rows = sqlx::query(ROOTS).fetch_all(&mut *connection).await.map_err(failed())?;
+    let mut extents: HashMap<i64, Vec<(Extent, bool)>> = HashMap::new();
+    let extent_rows: Vec<(i64, i64, Vec<u8>, bool)> = sqlx::query_as(
+        "select root_id, volume_id, path, linked from extents order by root_id, volume_id, path",
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(failed())?;
+    for (root, volume, path, linked) in extent_rows {
+        let extent = Extent { volume: VolumeId(volume), path: VolumePath::new(&path) };
+        extents.entry(root).or_default().push((extent, linked));
+    }
+    rows.iter().map(|row| read_root(row, &mut extents)).collect()
+}
+
+fn read_root(row: &PgRow, extents: &mut HashMap<i64, Vec<(Extent, bool)>>) -> Result<Root> {
+    let id: i64 = column(row, 0)?;
+    let settings: &str = column(row, 4)?;
+    let settings = serde_json::from_str(settings)
+        .map_err(|error| IndexError::Damaged(format!("the options of root {id}: {error}")))?;
+    let extents = extents.remove(&id).unwrap_or_default();
+    let scan: Option<i64> = column(row, 5)?;
+    let last_scan = match scan {
+        None => None,
+        Some(scan) => Some(LastScan {
+            id: ScanId(scan),
+            status: status(column(row, 6)?)?,
+            started_at: Nanos(column(row, 7)?),
+            ended_at: column::<Option<i64>>(row, 8)?.map(Nanos),
+            discovered: column::<Option<i64>>(row, 9)?.is_some(),
+        }),
+    };
+    Ok(Root {
+        id: RootId(id),
+        extent: Extent { volume: VolumeId(column(row, 1)?), path: volume_path(row, 2)? },
+        identity: VolumeIdentity(column::<&str>(row, 10)?.into()),
+        path: to_path(column(row, 3)?),
+        settings,
+        linked: extents.iter().filter(|(_, linked)| *linked).map(|(extent, _)| extent.clone()).collect(),
+        extents: extents.into_iter().map(|(extent, _)| extent).collect(),
+        last_scan,
+    })
+}
+
+/// Whoever walks a root at this moment, but for the worker $2.
+fn walker() -> String {
+    format!(
+        "select w.host, w.process, w.task from scans s join workers w on w.id = s.worker_id
+         where s.root_id = $1 and s.status = 'running' and s.discovered_at is null
+           and w.id <> $2 and {IS_ALIVE} limit 1"
+    )
+}
+
+/// Makes sure that nobody else walks a root, until this transaction ends.
+pub(super) async fn hold_root(connection: &mut PgConnection, root: RootId, worker: WorkerId) -> Result<()> {
+    let failed = || IndexError::during("begin a scan");
+    let locked = sqlx::query("select 1 from roots where id = $1 for update").bind(root.0);
+    locked.execute(&mut *connection).await.map_err(failed())?;
+    let walker: Option<(String, i64, String)> = sqlx::query_as(sqlx::AssertSqlSafe(walker()))
+        .bind(root.0)
+        .bind(worker.0)
+        .fetch_optional(connection)
+        .await
+        .map_err(failed())?;
+    match walker {
+        None => Ok(()),
+        Some((host, process, task)) => {
+            Err(IndexError::Busy { holder: format!("process {process} on {host} ({task})") })
+        }
+    }
+}
+
+const FORGET_ROOT: &str = "delete from roots where id = $1";
+
+pub(super) async fn remove_root(
+    connection: &mut PgConnection,
+    root: Option<RootId>,
+    worker: WorkerId,
+    extents: &[Extent],
+) -> Result<u64> {
+    if let Some(root) = root {
+        hold_root(connection, root, worker).await?;
+        let forgotten = sqlx::query(FORGET_ROOT).bind(root.0).execute(&mut *connection).await;
+        forgotten.map_err(IndexError::during("forget a root"))?;
+    }
+    forget_uncovered(connection, extents).await
+}
+
+/// Directories of these subtrees that lie in no subtree of any remaining root, and their files.
+const FORGET_UNCOVERED: &str = with_scope!(
+    ", gone (id) as materialized (
+        select d.id from directories d
+        where d.id in (select id from scope)
+          and not exists (
+            select 1 from extents e
+            where e.volume_id = d.volume_id
+              and (e.path = d.path or e.path = ''::bytea
+                   or (d.path >= e.path || '/'::bytea and d.path < e.path || '0'::bytea)))),
+    files_gone as (delete from files where directory_id in (select id from gone) returning 1),
+    directories_gone as (delete from directories where id in (select id from gone))
+    select count(*) from files_gone"
+);
+
+/// Removes what these subtrees hold and no root covers; returns the number of files.
+pub(super) async fn forget_uncovered(connection: &mut PgConnection, extents: &[Extent]) -> Result<u64> {
+    if extents.is_empty() {
+        return Ok(0);
+    }
+    let scope = ScopeArrays::new(extents);
+    let row = scope.query(FORGET_UNCOVERED).fetch_one(connection).await;
+    let row = row.map_err(IndexError::during("remove what is gone"))?;
+    Ok(to_count(column(&row, 0)?))
+}
+
+const BEGIN_SCAN: &str = "
+    insert into scans (root_id, kind, status, started_at, worker_id) values ($1, $2, $3, $4, $5) returning id";
+
+pub(super) async fn begin_scan(
+    connection: &mut PgConnection,
+    root: Option<RootId>,
+    kind: ScanKind,
+    worker: WorkerId,
+) -> Result<ScanId> {
+    if let Some(root) = root {
+        hold_root(connection, root, worker).await?;
+    }
+    let id: i64 = sqlx::query_scalar(BEGIN_SCAN)
+        .bind(root.map(|root| root.0))
+        .bind(kind.as_str())
+        .bind(ScanStatus::Running.as_str())
+        .bind(Nanos::now().0)
+        .bind(worker.0)
+        .fetch_one(connection)
+        .await
+        .map_err(IndexError::during("begin a scan"))?;
+    Ok(ScanId(id))
+}
+
+/// Makes sure that a scan is still its worker's: one that was silent for too long may have lost it.
+pub(super) async fn confirm_scan(connection: &mut PgConnection, scan: ScanId) -> Result<()> {
+    let running = "select status = 'running' from scans where id = $1";
+    let running = sqlx::query_scalar(running).bind(scan.0).fetch_optional(connection).await;
+    match running.map_err(IndexError::during("confirm a scan"))? {
+        Some(true) => Ok(()),
+        _ => Err(IndexError::TakenForDead),
+    }
+}
+
+const END_SCAN: &str = "
+    update scans set status = $2, ended_at = $3, directories = $4, files_seen = $5, bytes_seen = $6, added = $7,
+        updated = $8, removed = $9, hashed = $10, bytes_read = $11, problems = $12, error = $13
+    where id = $1";
+
+const ROOT_SCANNED: &str = "
+    update roots set last_scan_at = $1, generation = $2 where id = (select root_id from scans where id = $2)";
+
+pub(super) async fn end_scan(
+    connection: &mut PgConnection,
+    scan: ScanId,
+    status: ScanStatus,
+    counts: &ScanCounts,
+    error: Option<&str>,
+) -> Result<()> {
+    let failed = || IndexError::during("end a scan");
+    let now = Nanos::now().0;
+    let mut update = sqlx::query(END_SCAN).bind(scan.0).bind(status.as_str()).bind(now);
+    for count in [
+        counts.directories,
+        counts.files_seen,
+        counts.bytes_seen,
+        counts.added,
+        counts.updated,
+        counts.removed,
+        counts.hashed,
+        counts.bytes_read,
+        counts.problems,
+    ] {
+        update = update.bind(to_integer(count));
+    }
+    update.bind(error).execute(&mut *connection).await.map_err(failed())?;
+    if matches!(status, ScanStatus::Completed | ScanStatus::Discovered) {
+        let scanned = sqlx::query(ROOT_SCANNED).bind(now).bind(scan.0);
+        scanned.execute(connection).await.map_err(failed())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,305 @@
+//! Writing what the walk found.
+//!
+//! The comparison happens in the upsert, so that an unchanged file costs no write. What is gone is
+//! found by counting: only if a directory has more rows than names were listed are the names
+//! themselves compared.
+
+use std::collections::{HashMap, HashSet};
+
+use sqlx::postgres::PgConnection;
+
+use super::catalog::{confirm_scan, forget_uncovered, put_extents, take_linked};
+use super::convert::{column, count, volume_path};
+use super::scope::{ScopeArrays, with_scope};
+use crate::index::convert::{inode_to_integer, to_count, to_integer};
+use crate::index::{IndexError, Result};
+use crate::model::listing::{Coverage, DirectoryId, Entry, Listing};
+use crate::model::path::VolumePath;
+use crate::model::scan::{RootId, ScanCounts, ScanId};
+use crate::model::stamp::Nanos;
+use crate::model::volume::{Extent, VolumeId, VolumeIdentity};
+
+/// A directory that was only looked into keeps the generation of the scan that listed it.
+const UPSERT_DIRECTORIES: &str = "
+    insert into directories (volume_id, path, generation, problem)
+    select * from unnest($1::bigint[], $2::bytea[], $3::bigint[], $4::text[])
+    on conflict (volume_id, path) do update set
+        problem = case when excluded.generation = 0 then directories.problem else excluded.problem end,
+        generation = greatest(directories.generation, excluded.generation)
+    returning id, volume_id, path, xmax = 0";
+
+/// xmax is 0 in a row that was inserted.
+const UPSERT_FILES: &str = "
+    with written as (
+        insert into files (directory_id, name, volume_id, size, mtime_ns, ctime_ns, inode)
+        select * from unnest($1::bigint[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+        on conflict (directory_id, name) do update set
+            size = excluded.size, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns, inode = excluded.inode,
+            sample = null, hash = null, recheck = false, problem = null
+            where files.size <> excluded.size or files.mtime_ns <> excluded.mtime_ns
+               or files.ctime_ns <> excluded.ctime_ns or files.inode <> excluded.inode or files.recheck
+        returning xmax = 0 as added)
+    select count(*) filter (where added), count(*) filter (where not added) from written";
+
+/// Directories whose number of rows is not the number listed.
+const MISCOUNTED: &str = "
+    select l.id from unnest($1::bigint[], $2::bigint[]) l (id, listed)
+    where l.listed <> (select count(*) from files f where f.directory_id = l.id)";
+
+const DELETE_UNLISTED: &str = "delete from files where directory_id = $1 and name <> all($2::bytea[])";
+
+const NOTE_LISTED: &str = "
+    insert into listed (scan_id, directory_id, name)
+    select $1, $2, name from unnest($3::bytea[]) u (name)
+    on conflict do nothing";
+
+const DELETE_NOT_NOTED: &str = "
+    delete from files f where f.directory_id = $2
+    and not exists (
+        select 1 from listed l where l.scan_id = $1 and l.directory_id = $2 and l.name = f.name)";
+
+const FORGET_NOTED: &str = "delete from listed where scan_id = $1 and directory_id = $2";
+
+/// A listing whose directory has a row.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    id: DirectoryId,
+    volume: VolumeId,
+    /// True if the row was made for this listing: it held nothing before.
+    is_new: bool,
+    listing: &'a Listing,
+}
+
+/// Writes listings, `most` rows to a statement.
+pub(super) async fn write_listings(
+    connection: &mut PgConnection,
+    volumes: &HashMap<VolumeIdentity, VolumeId>,
+    most: usize,
+    scan: ScanId,
+    listings: &[Listing],
+) -> Result<ScanCounts> {
+    confirm_scan(connection, scan).await?;
+    let mut counts = ScanCounts::default();
+    for wave in waves(listings) {
+        counts += write_wave(connection, volumes, most, scan, &wave).await?;
+    }
+    Ok(counts)
+}
+
+/// Cuts listings into waves in which each directory stands once: one statement must not write a row
+/// twice. Only directories in pieces, or named one by one, come again.
+fn waves(listings: &[Listing]) -> Vec<Vec<&Listing>> {
+    let mut waves = Vec::new();
+    let mut wave: Vec<&Listing> = Vec::new();
+    let mut met = HashSet::new();
+    for listing in listings {
+        if !met.insert((&listing.volume.identity, &listing.directory)) {
+            waves.push(std::mem::take(&mut wave));
+            met.clear();
+            met.insert((&listing.volume.identity, &listing.directory));
+        }
+        wave.push(listing);
+    }
+    waves.push(wave);
+    waves
+}
+
+async fn write_wave(
+    connection: &mut PgConnection,
+    volumes: &HashMap<VolumeIdentity, VolumeId>,
+    most: usize,
+    scan: ScanId,
+    wave: &[&Listing],
+) -> Result<ScanCounts> {
+    let mut known = Vec::with_capacity(wave.len());
+    for chunk in wave.chunks(most) {
+        known.extend(write_directories(connection, volumes, scan, chunk).await?);
+    }
+    let (added, updated) = write_files(connection, most, &known).await?;
+    let mut removed = 0;
+    let is_whole = |known: &&Known<'_>| known.listing.coverage == Coverage::Whole && !known.is_new;
+    let whole: Vec<&Known<'_>> = known.iter().filter(is_whole).collect();
+    for chunk in whole.chunks(most) {
+        removed += remove_unlisted(connection, chunk).await?;
+    }
+    for known in &known {
+        if let Coverage::Piece { first, last } = known.listing.coverage {
+            removed += note_piece(connection, scan, known, first, last).await?;
+        }
+    }
+    Ok(ScanCounts { added, updated, removed, ..ScanCounts::default() })
+}
+
+/// Writes the directories and returns the listings with their ids.
+async fn write_directories<'a>(
+    connection: &mut PgConnection,
+    volumes: &HashMap<VolumeIdentity, VolumeId>,
+    scan: ScanId,
+    wave: &[&'a Listing],
+) -> Result<Vec<Known<'a>>> {
+    let mut rows: Vec<(VolumeId, &Listing)> = Vec::with_capacity(wave.len());
+    for listing in wave {
+        let volume = volumes.get(&listing.volume.identity);
+        let volume = volume.ok_or_else(|| IndexError::Damaged("a volume was not registered".to_owned()))?;
+        rows.push((*volume, listing));
+    }
+    // In one order on all hosts, so that they wait for each other and do not lock each other out.
+    rows.sort_unstable_by(|a, b| (a.0, &a.1.directory).cmp(&(b.0, &b.1.directory)));
+    let ids: Vec<i64> = rows.iter().map(|(volume, _)| volume.0).collect();
+    let paths: Vec<&[u8]> = rows.iter().map(|(_, listing)| listing.directory.as_bytes()).collect();
+    let (generations, problems): (Vec<i64>, Vec<Option<String>>) = rows
+        .iter()
+        .map(|(_, listing)| match &listing.coverage {
+            Coverage::Selected => (0, None),
+            Coverage::Unreadable(problem) => (scan.0, Some(problem.to_text())),
+            Coverage::Whole | Coverage::Piece { .. } => (scan.0, None),
+        })
+        .unzip();
+    let written = sqlx::query(UPSERT_DIRECTORIES)
+        .bind(ids)
+        .bind(paths)
+        .bind(generations)
+        .bind(problems)
+        .fetch_all(connection)
+        .await
+        .map_err(IndexError::during("write directories"))?;
+    let mut found: HashMap<(VolumeId, VolumePath), (DirectoryId, bool)> =
+        HashMap::with_capacity(written.len());
+    for row in &written {
+        let place = (VolumeId(column(row, 1)?), volume_path(row, 2)?);
+        found.insert(place, (DirectoryId(column(row, 0)?), column(row, 3)?));
+    }
+    let known = |(volume, listing): (VolumeId, &'a Listing)| {
+        let found = found.get(&(volume, listing.directory.clone())).copied();
+        let (id, is_new) = found.ok_or_else(|| IndexError::Damaged("a directory got no id".to_owned()))?;
+        Ok(Known { id, volume, is_new, listing })
+    };
+    rows.into_iter().map(known).collect()
+}
+
+/// Inserts new files and updates changed ones; returns how many of each.
+async fn write_files(connection: &mut PgConnection, most: usize, known: &[Known<'_>]) -> Result<(u64, u64)> {
+    let mut rows: Vec<(&Known<'_>, &Entry)> = known
+        .iter()
+        .flat_map(|known| known.listing.entries.iter().map(move |entry| (known, entry)))
+        .collect();
+    rows.sort_unstable_by(|a, b| (a.0.id, &a.1.name).cmp(&(b.0.id, &b.1.name)));
+    // A file that was named twice; the latter look at it counts.
+    rows.dedup_by(|later, earlier| later.0.id == earlier.0.id && later.1.name == earlier.1.name);
+    let (mut added, mut updated) = (0, 0);
+    for chunk in rows.chunks(most) {
+        let integers = |of: fn(&(&Known<'_>, &Entry)) -> i64| chunk.iter().map(of).collect::<Vec<i64>>();
+        let written = sqlx::query(UPSERT_FILES)
+            .bind(integers(|(known, _)| known.id.0))
+            .bind(chunk.iter().map(|(_, entry)| &*entry.name).collect::<Vec<&[u8]>>())
+            .bind(integers(|(known, _)| known.volume.0))
+            .bind(integers(|(_, entry)| to_integer(entry.stamp.size)))
+            .bind(integers(|(_, entry)| entry.stamp.mtime.0))
+            .bind(integers(|(_, entry)| entry.stamp.ctime.0))
+            .bind(integers(|(_, entry)| inode_to_integer(entry.stamp.inode)))
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(IndexError::during("write files"))?;
+        added += count(&written, 0)?;
+        updated += count(&written, 1)?;
+    }
+    Ok((added, updated))
+}
+
+/// Removes the rows of wholly listed directories that are not in their listings.
+async fn remove_unlisted(connection: &mut PgConnection, known: &[&Known<'_>]) -> Result<u64> {
+    let failed = || IndexError::during("remove what is gone");
+    let ids: Vec<i64> = known.iter().map(|known| known.id.0).collect();
+    let listed: Vec<i64> = known.iter().map(|known| to_integer(known.listing.entries.len() as u64)).collect();
+    let miscounted: Vec<i64> = sqlx::query_scalar(MISCOUNTED)
+        .bind(ids)
+        .bind(listed)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(failed())?;
+    let miscounted: HashSet<i64> = miscounted.into_iter().collect();
+    let mut removed = 0;
+    for known in known.iter().filter(|known| miscounted.contains(&known.id.0)) {
+        let names: Vec<&[u8]> = known.listing.entries.iter().map(|entry| &*entry.name).collect();
+        let deleted =
+            sqlx::query(DELETE_UNLISTED).bind(known.id.0).bind(names).execute(&mut *connection).await;
+        removed += deleted.map_err(failed())?.rows_affected();
+    }
+    Ok(removed)
+}
+
+/// One piece of a large directory: its names are noted, and compared when the last has come.
+async fn note_piece(
+    connection: &mut PgConnection,
+    scan: ScanId,
+    known: &Known<'_>,
+    first: bool,
+    last: bool,
+) -> Result<u64> {
+    let failed = || IndexError::during("compare a directory");
+    if first {
+        let forgotten = sqlx::query(FORGET_NOTED).bind(scan.0).bind(known.id.0);
+        forgotten.execute(&mut *connection).await.map_err(failed())?;
+    }
+    let names: Vec<&[u8]> = known.listing.entries.iter().map(|entry| &*entry.name).collect();
+    let noted = sqlx::query(NOTE_LISTED).bind(scan.0).bind(known.id.0).bind(names);
+    noted.execute(&mut *connection).await.map_err(failed())?;
+    if !last {
+        return Ok(0);
+    }
+    let removed = sqlx::query(DELETE_NOT_NOTED).bind(scan.0).bind(known.id.0);
+    let removed = removed.execute(&mut *connection).await.map_err(failed())?.rows_affected();
+    let forgotten = sqlx::query(FORGET_NOTED).bind(scan.0).bind(known.id.0);
+    forgotten.execute(connection).await.map_err(failed())?;
+    Ok(removed)
+}
+
+/// Directories of the subtrees that this scan ($5) did not list, except below one that could not be
+/// read and those of a root other than $6 inside the subtree; and their files.
+const FORGET_UNSEEN: &str = with_scope!(
+    ", unreadable (volume_id, path) as materialized (
+        select volume_id, path from directories where generation = $5 and problem is not null),
+    gone (id) as materialized (
+        select d.id from directories d
+        where d.id in (select id from scope) and d.generation < $5
+          and not exists (
+            select 1 from unreadable u
+            where u.volume_id = d.volume_id and d.path >= u.path || '/'::bytea and d.path < u.path || '0'::bytea)
+          and not exists (
+            select 1 from roots r
+            join unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::bytea[]) e (volume_id, path, low, high)
+              on r.volume_id = e.volume_id and (r.path = e.path or (r.path >= e.low and r.path < e.high))
+            where r.id <> $6 and r.volume_id = d.volume_id
+              and (r.path = d.path or (d.path >= r.path || '/'::bytea and d.path < r.path || '0'::bytea)))),
+    files_gone as (delete from files where directory_id in (select id from gone) returning 1),
+    directories_gone as (delete from directories where id in (select id from gone))
+    select count(*) from files_gone"
+);
+
+const DISCOVERED: &str = "update scans set discovered_at = $2 where id = $1";
+
+pub(super) async fn finish(
+    connection: &mut PgConnection,
+    scan: ScanId,
+    root: Option<RootId>,
+    extents: &[Extent],
+    linked: &[Extent],
+) -> Result<u64> {
+    let failed = || IndexError::during("finish discovery");
+    confirm_scan(connection, scan).await?;
+    let mut removed = 0;
+    if let Some(root) = root {
+        for extent in extents.iter().chain(linked) {
+            let scope = ScopeArrays::new(std::slice::from_ref(extent));
+            let gone = scope.query(FORGET_UNSEEN).bind(scan.0).bind(root.0).fetch_one(&mut *connection).await;
+            removed += to_count(column(&gone.map_err(failed())?, 0)?);
+        }
+        let linked_before = take_linked(connection, root).await?;
+        put_extents(connection, root, extents, false).await?;
+        put_extents(connection, root, linked, true).await?;
+        removed += forget_uncovered(connection, &linked_before).await?;
+    }
+    let discovered = sqlx::query(DISCOVERED).bind(scan.0).bind(Nanos::now().0);
+    discovered.execute(connection).await.map_err(failed())?;
+    Ok(removed)
+}

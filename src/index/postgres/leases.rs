@@ -1,0 +1,456 @@
+//! What is still to be read, shared among workers.
+//!
+//! A selection finds the files of a stage with one pass over the table and cuts them into leases: ranges
+//! of a volume in physical order, a row each with the keys of its files. A worker takes the first free
+//! one on a volume that it can reach; when its files are answered, the row goes in the transaction that
+//! writes the answers. So the row of a file is written once, a disk is read in order by all workers together,
+//! and no transaction is open while files are read.
+//!
+//! A lease is free if nobody holds it, or one who is dead. Whoever takes over a dead one's lease reads only what
+//! was not answered, because the files themselves say what is left.
+
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlx::AssertSqlSafe;
+use sqlx::postgres::{PgConnection, PgRow};
+use tokio::sync::Notify;
+
+use super::convert::{column, count, volume_path};
+use super::scope::{ScopeArrays, with_scope};
+use super::session::{Session, expect_whole_tables};
+use super::workers::IS_ALIVE;
+use crate::index::convert::{Jobs, PendingRow, stamp, to_integer};
+use crate::index::{IndexError, PendingReader, Result, WorkMark};
+use crate::model::pending::{Job, Outcome, PendingTotals, SAMPLE_BYTES, SMALL_FILE, Scope, Stage};
+use crate::model::volume::{MountMap, VolumeId};
+use crate::model::worker::{LeaseId, WorkerId};
+
+/// Physical files in a lease: enough that taking one costs little a file, few enough that the last
+/// ones are shared out.
+const LEASE_FILES: i64 = 2048;
+
+/// Bytes to be read for a lease, unless a single file has more: ten seconds of a disk.
+const LEASE_BYTES: i64 = 1 << 30;
+
+/// Leases that a worker holds at once: the pool must not run dry while the next is asked for.
+const HELD_LEASES: usize = 6;
+
+/// How often a worker looks whether others have finished, or died.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// Selections take turns: two would queue the same files.
+const ONE_SELECTION: &str =
+    "select pg_advisory_xact_lock(hashtext('dupfind selection'), hashtext(current_schema()))";
+
+/// Free leases of which no file is left to be read: their files are gone, or were answered when the lease was
+/// taken for lost.
+fn forget_empty() -> String {
+    let is_free = is_free();
+    format!(
+        "delete from leases l where {is_free} and not exists (
+             select 1 from unnest(l.directories, l.names) u (directory_id, name)
+             join files f on f.directory_id = u.directory_id and f.name = u.name where f.hash is null
+               and case l.stage when 'size' then f.sample is null when 'sample' then f.sample is not null else true end)"
+    )
+}
+
+/// Parameters: $5 stage, $6 files in a lease, $7 bytes in a lease, $8 size above which files are sampled,
+/// $9 what a sample reads.
+macro_rules! select_leases {
+    ($pending:literal) => {
+        with_scope!($pending, ",
+            leased (lease, stage, directory_id, name) as materialized (
+                select l.id, l.stage, u.directory_id, u.name
+                from leases l, unnest(l.directories, l.names) u (directory_id, name)),
+            held as materialized (
+                select l.lease, p.volume_id, p.directory_id, p.name, p.size
+                from leased l join pending p on p.directory_id = l.directory_id and p.name = l.name
+                where case l.stage when 'size' then p.is_unknown when 'sample' then not p.is_unknown else true end),
+            fresh as (
+                select p.* from pending p
+                where not exists (select 1 from held h where h.directory_id = p.directory_id and h.name = p.name)),
+            costed as (
+                select f.*, case when $5 = 'size' and size > $8::bigint then $9::bigint else size end as cost from fresh f),
+            ranked as (
+                select c.*,
+                       (dense_rank() over by_place - 1) / $6::bigint as part,
+                       floor(sum(cost::float8) over by_place / $7::bigint) as share
+                from costed c window by_place as (partition by volume_id order by inode)),
+            made as (
+                insert into leases (stage, volume_id, files, bytes, directories, names)
+                select $5, volume_id, count(*), sum(cost)::bigint,
+                       array_agg(directory_id order by inode, directory_id, name),
+                       array_agg(name order by inode, directory_id, name)
+                from ranked group by volume_id, part, share order by volume_id, min(inode)
+                returning id, volume_id, files, bytes)
+            select id, volume_id, files, bytes from made
+            union all
+            select lease, volume_id, count(*), sum(size)::bigint from held group by lease, volume_id
+            order by id")
+    };
+}
+
+/// Sizes that two physical files share, one of them in the scope, and the files of these sizes that
+/// nothing is known of; also files that could not be read before.
+const SELECT_BY_SIZE: &str = select_leases!(
+    ", null_size (size) as materialized (
+        select distinct size from files where hash is null and sample is null),
+    candidate (size) as materialized (
+        select size from files f
+        where size in (select size from null_size)
+        group by size
+        having (min(inode) <> max(inode) or min(volume_id) <> max(volume_id))
+           and bool_or(directory_id in (select id from scope))),
+    pending as materialized (
+        select volume_id, inode, directory_id, name, size, true as is_unknown from files
+        where hash is null and sample is null
+          and (size in (select size from candidate)
+               or (problem is not null and directory_id in (select id from scope))))"
+);
+
+const SELECT_BY_SAMPLE: &str = select_leases!(
+    ", candidate (size, sample) as materialized (
+        select size, sample from files
+        where sample is not null
+        group by size, sample
+        having (min(inode) <> max(inode) or min(volume_id) <> max(volume_id))
+           and bool_or(directory_id in (select id from scope))
+           and bool_or(hash is null)),
+    pending as materialized (
+        select f.volume_id, f.inode, f.directory_id, f.name, f.size, false as is_unknown
+        from files f join candidate c on c.size = f.size and c.sample = f.sample
+        where f.hash is null)"
+);
+
+const SELECT_EVERYTHING: &str = select_leases!(
+    ", pending as materialized (
+        select volume_id, inode, directory_id, name, size, sample is null as is_unknown from files
+        where hash is null and directory_id in (select id from scope))"
+);
+
+/// True of a lease `l` that nobody alive holds.
+fn is_free() -> String {
+    format!(
+        "(l.worker_id is null or not exists (select 1 from workers w where w.id = l.worker_id and {IS_ALIVE}))"
+    )
+}
+
+/// $1: the leases that are wanted; $2: the volumes that can be reached; $3: who takes it.
+fn take_lease() -> String {
+    let is_free = is_free();
+    format!(
+        "with next as materialized (
+            select l.id from leases l
+            where l.id = any($1) and l.volume_id = any($2) and {is_free}
+            order by l.id limit 1 for update of l skip locked)
+         update leases l set worker_id = $3 from next where l.id = next.id returning l.id, l.stage"
+    )
+}
+
+/// What is left to be read of a lease. $2 and $3: whether files with a sample, and without, are.
+const FILES_OF_LEASE: &str = "
+    select f.volume_id, f.directory_id, f.name, f.size, f.mtime_ns, f.ctime_ns, f.inode
+    from leases l cross join unnest(l.directories, l.names) u (directory_id, name)
+    join files f on f.directory_id = u.directory_id and f.name = u.name
+    where l.id = $1 and f.hash is null
+      and case when f.sample is null then $3::bool else $2::bool end
+    order by f.inode, f.directory_id, f.name";
+
+const DIRECTORIES: &str = "select id, volume_id, path from directories where id = any($1)";
+
+/// Of the leases $1 on volumes $2, those that others than the worker $3 hold; and when the server began.
+const OTHERS_AT_WORK: &str = "
+    select (select count(*) from leases l where l.id = any($1) and l.volume_id = any($2)
+            and l.worker_id is distinct from $3),
+           extract(epoch from pg_postmaster_start_time())::float8";
+
+const FINISH: &str = "delete from leases where id = any($1)";
+
+/// The leases that this process holds. The reader takes them, the writer ends them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Held(Arc<HeldLeases>);
+
+#[derive(Debug, Default)]
+struct HeldLeases {
+    /// Names that were not answered yet, of each lease.
+    unanswered: Mutex<HashMap<LeaseId, u64>>,
+    changed: Notify,
+}
+
+impl Held {
+    fn with<T>(&self, look: impl FnOnce(&mut HashMap<LeaseId, u64>) -> T) -> T {
+        look(&mut self.0.unanswered.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The leases that these outcomes complete.
+    pub(super) fn completed_by(&self, outcomes: &[Outcome]) -> Vec<i64> {
+        let answered = count_by_lease(outcomes);
+        self.with(|unanswered| {
+            let is_complete = |(lease, count): &(&LeaseId, &u64)| {
+                unanswered.get(lease).is_some_and(|unanswered| unanswered <= *count)
+            };
+            answered.iter().filter(is_complete).map(|(lease, _)| lease.0).collect()
+        })
+    }
+
+    /// Notes that these outcomes are written.
+    pub(super) fn answer(&self, outcomes: &[Outcome]) {
+        for (lease, count) in count_by_lease(outcomes) {
+            self.with(|unanswered| {
+                if let Some(left) = unanswered.get_mut(&lease) {
+                    *left = left.saturating_sub(count);
+                    if *left == 0 {
+                        unanswered.remove(&lease);
+                    }
+                }
+            });
+        }
+        self.0.changed.notify_one();
+    }
+}
+
+fn count_by_lease(outcomes: &[Outcome]) -> HashMap<LeaseId, u64> {
+    let mut counts = HashMap::new();
+    for lease in outcomes.iter().filter_map(|outcome| outcome.lease) {
+        *counts.entry(lease).or_default() += 1;
+    }
+    counts
+}
+
+/// Ends leases, in the transaction that writes their last answers.
+pub(super) async fn finish(connection: &mut PgConnection, leases: &[i64]) -> Result<()> {
+    if !leases.is_empty() {
+        let finished = sqlx::query(FINISH).bind(leases).execute(connection).await;
+        finished.map_err(IndexError::during("finish a lease"))?;
+    }
+    Ok(())
+}
+
+/// Hands out the leases of one stage.
+pub(super) struct LeaseReader {
+    session: Session,
+    worker: WorkerId,
+    held: Held,
+    stage: Stage,
+    scope: Scope,
+    mounts: MountMap,
+    totals: PendingTotals,
+    /// The leases that the scope needs, whoever reads them.
+    wanted: Vec<i64>,
+    /// When the server began, as seconds since the epoch: one that crashed since has no leases any more.
+    server_began: f64,
+}
+
+impl LeaseReader {
+    pub(super) async fn select(
+        session: Session,
+        worker: WorkerId,
+        held: Held,
+        stage: Stage,
+        scope: &Scope,
+        mounts: &MountMap,
+    ) -> Result<Self> {
+        let mut reader = Self {
+            session,
+            worker,
+            held,
+            stage,
+            scope: scope.clone(),
+            mounts: mounts.clone(),
+            totals: PendingTotals::default(),
+            wanted: Vec::new(),
+            server_began: 0.0,
+        };
+        reader.totals = reader.select_again().await?;
+        Ok(reader)
+    }
+
+    async fn select_again(&mut self) -> Result<PendingTotals> {
+        let operation = "select what is to be read";
+        let scope = ScopeArrays::new(&self.scope.extents);
+        let (text, stage) = match self.stage {
+            Stage::Everything => (SELECT_EVERYTHING, "everything"),
+            Stage::Size => (SELECT_BY_SIZE, "size"),
+            Stage::Sample => (SELECT_BY_SAMPLE, "sample"),
+        };
+        let select = async |connection: &mut PgConnection| {
+            let failed = || IndexError::during(operation);
+            sqlx::query(ONE_SELECTION).execute(&mut *connection).await.map_err(failed())?;
+            let forgotten = sqlx::query(AssertSqlSafe(forget_empty())).execute(&mut *connection).await;
+            forgotten.map_err(failed())?;
+            expect_whole_tables(connection, operation).await?;
+            let statement = scope
+                .query(text)
+                .bind(stage)
+                .bind(LEASE_FILES)
+                .bind(LEASE_BYTES)
+                .bind(to_integer(SMALL_FILE))
+                .bind(to_integer(SAMPLE_BYTES));
+            statement.fetch_all(connection).await.map_err(failed())
+        };
+        let rows = self.session.transaction(operation, select).await?;
+        let mut totals = PendingTotals::default();
+        self.wanted.clear();
+        for row in &rows {
+            self.wanted.push(column(row, 0)?);
+            if self.scope.reachable.contains(&VolumeId(column(row, 1)?)) {
+                totals.files += count(row, 2)?;
+                totals.bytes += count(row, 3)?;
+            }
+        }
+        self.server_began = self.look_around().await?.1;
+        Ok(totals)
+    }
+
+    /// How many of the wanted leases others hold, and when the server began.
+    async fn look_around(&self) -> Result<(u64, f64)> {
+        let reachable = self.reachable();
+        let look = async |connection: &mut PgConnection| {
+            let row = sqlx::query(OTHERS_AT_WORK)
+                .bind(&self.wanted)
+                .bind(&reachable)
+                .bind(self.worker.0)
+                .fetch_one(connection)
+                .await
+                .map_err(IndexError::during("look for work"))?;
+            Ok((count(&row, 0)?, column(&row, 1)?))
+        };
+        self.session.transaction("look for work", look).await
+    }
+
+    fn reachable(&self) -> Vec<i64> {
+        self.scope.reachable.iter().map(|volume| volume.0).collect()
+    }
+
+    /// Takes the next free lease; `None` if there is none.
+    async fn take(&self) -> Result<Option<Vec<Job>>> {
+        let reachable = self.reachable();
+        let take = async |connection: &mut PgConnection| {
+            let failed = || IndexError::during("take a lease");
+            let taken: Option<(i64, String)> = sqlx::query_as(AssertSqlSafe(take_lease()))
+                .bind(&self.wanted)
+                .bind(&reachable)
+                .bind(self.worker.0)
+                .fetch_optional(&mut *connection)
+                .await
+                .map_err(failed())?;
+            let Some((lease, stage)) = taken else { return Ok(None) };
+            let stage = match stage.as_str() {
+                "everything" => Stage::Everything,
+                "size" => Stage::Size,
+                _ => Stage::Sample,
+            };
+            let rows = sqlx::query(FILES_OF_LEASE)
+                .bind(lease)
+                .bind(stage != Stage::Size)
+                .bind(stage != Stage::Sample)
+                .fetch_all(&mut *connection)
+                .await
+                .map_err(failed())?;
+            let jobs = self.jobs(connection, LeaseId(lease), stage, &rows).await?;
+            if jobs.is_empty() {
+                finish(connection, &[lease]).await?;
+            }
+            Ok(Some((LeaseId(lease), jobs)))
+        };
+        let Some((lease, jobs)) = self.session.transaction("take a lease", take).await? else {
+            return Ok(None);
+        };
+        let names: usize = jobs.iter().map(|job| job.names.len()).sum();
+        if names > 0 {
+            self.held.with(|unanswered| unanswered.insert(lease, names as u64));
+        }
+        Ok(Some(jobs))
+    }
+
+    async fn jobs(
+        &self,
+        connection: &mut PgConnection,
+        lease: LeaseId,
+        stage: Stage,
+        rows: &[PgRow],
+    ) -> Result<Vec<Job>> {
+        let mut ids: HashSet<i64> = HashSet::new();
+        for row in rows {
+            ids.insert(column(row, 1)?);
+        }
+        let ids: Vec<i64> = ids.into_iter().collect();
+        let found = sqlx::query(DIRECTORIES).bind(&ids).fetch_all(connection).await;
+        let mut directories: HashMap<i64, PathBuf> = HashMap::with_capacity(ids.len());
+        for row in found.map_err(IndexError::during("take a lease"))? {
+            if let Some(path) = self.mounts.absolute(VolumeId(column(&row, 1)?), &volume_path(&row, 2)?) {
+                directories.insert(column(&row, 0)?, path);
+            }
+        }
+        let mut maker = Jobs::new(stage, Some(lease));
+        let mut jobs = Vec::with_capacity(rows.len());
+        for row in rows {
+            let stamp = stamp(column(row, 3)?, column(row, 4)?, column(row, 5)?, column(row, 6)?);
+            let (volume, directory, name) = (column(row, 0)?, column(row, 1)?, column(row, 2)?);
+            jobs.extend(maker.take(PendingRow { volume, directory, name, stamp }, &directories));
+        }
+        jobs.extend(maker.finish());
+        Ok(jobs)
+    }
+
+    /// Waits until fewer than `most` leases are held, or the user wants to stop: false then.
+    async fn wait_for_fewer_than(&self, most: usize) -> bool {
+        let cancel = &self.session.options().cancel;
+        while self.held.with(|unanswered| unanswered.len()) >= most {
+            if cancel.is_requested() {
+                return false;
+            }
+            let _ = tokio::time::timeout(LOOK_AGAIN, self.held.0.changed.notified()).await;
+        }
+        !cancel.is_requested()
+    }
+}
+
+#[async_trait(?Send)]
+impl PendingReader for LeaseReader {
+    fn totals(&self) -> PendingTotals {
+        self.totals
+    }
+
+    async fn next(&mut self) -> Result<Vec<Job>> {
+        while !self.wanted.is_empty() && self.wait_for_fewer_than(HELD_LEASES).await {
+            if let Some(jobs) = self.take().await? {
+                if jobs.is_empty() {
+                    continue;
+                }
+                return Ok(jobs);
+            }
+            let (others, server_began) = self.look_around().await?;
+            if (server_began - self.server_began).abs() > f64::EPSILON {
+                // The leases may be lost, not the answers: what is not answered then is selected again.
+                if self.wait_for_fewer_than(1).await {
+                    self.select_again().await?;
+                }
+            } else if others == 0 {
+                break;
+            } else {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        }
+        Ok(Vec::new())
+    }
+}
+
+fn work_mark_query() -> String {
+    let is_free = is_free();
+    format!(
+        "select (select count(*) from scans where discovered_at is not null),
+                (select count(*) from leases l where l.volume_id = any($1) and {is_free})"
+    )
+}
+
+pub(super) async fn work_mark(connection: &mut PgConnection, reachable: &[VolumeId]) -> Result<WorkMark> {
+    let reachable: Vec<i64> = reachable.iter().map(|volume| volume.0).collect();
+    let row = sqlx::query(AssertSqlSafe(work_mark_query())).bind(&reachable).fetch_one(connection).await;
+    let row = row.map_err(IndexError::during("look for work"))?;
+    Ok(WorkMark { discoveries: count(&row, 0)?, waiting: count(&row, 1)? })
+}

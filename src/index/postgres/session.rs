@@ -1,0 +1,211 @@
+//! Connections, and what happens when they are lost.
+//!
+//! Everything that is said to the server is said in a transaction that can be said again: if the
+//! connection is lost, or the server gave way to another transaction, the whole of it is repeated
+//! after a pause that grows and is never quite the same on two hosts, until the user's limit.
+
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, Postgres};
+use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
+
+use super::PostgresOptions;
+use crate::index::{IndexError, Result};
+
+/// The first pause; each is twice as long, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How often a pause looks whether the user wants to stop.
+const GLANCE: Duration = Duration::from_millis(100);
+
+/// A connection that is not used for so long is closed.
+const IDLE: Duration = Duration::from_mins(5);
+
+/// Said on every connection. Rows are looked up by their keys, thousands at a time: without statistics, which
+/// a table that was just filled has not, the planner would rather read the whole table for each batch.
+/// Statements over whole tables ask for [`WHOLE_TABLES`]. Compiling a plan takes longer than running it.
+const EACH_CONNECTION: &str = "
+    set enable_hashjoin = off; set enable_mergejoin = off; set jit = off; set client_min_messages = warning";
+
+/// For one transaction: joins over whole tables, with room to sort and to group. What does not fit goes to
+/// the server's temporary files.
+const WHOLE_TABLES: &str = "
+    set local enable_hashjoin = on; set local enable_mergejoin = on; set local enable_nestloop = off;
+    set local work_mem = '64MB'";
+
+/// The connections of a process. Clones share them.
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    pool: PgPool,
+    options: Arc<PostgresOptions>,
+    /// True while the sign of life gets no answer: whoever waits for the server waits in vain.
+    is_cut_off: Arc<AtomicBool>,
+}
+
+impl Session {
+    /// Prepares to connect; nothing is sent yet.
+    pub(super) fn new(options: PostgresOptions) -> Result<Self> {
+        let connect = PgConnectOptions::from_str(&options.url)
+            .map_err(|source| IndexError::Unreachable { location: options.location.clone(), source })?
+            .application_name("dupfind")
+            .disable_statement_logging();
+        let pool = PgPoolOptions::new()
+            .max_connections(options.pool_size)
+            .acquire_timeout(options.connect_timeout)
+            .idle_timeout(IDLE)
+            .after_connect(|connection, _| {
+                Box::pin(async move { connection.execute(EACH_CONNECTION).await.map(drop) })
+            })
+            .connect_lazy_with(connect);
+        Ok(Self { pool, options: Arc::new(options), is_cut_off: Arc::default() })
+    }
+
+    pub(super) fn options(&self) -> &PostgresOptions {
+        &self.options
+    }
+
+    /// A connection, for whoever does not say things twice.
+    pub(super) async fn acquire(&self, operation: &'static str) -> Result<PoolConnection<Postgres>> {
+        self.pool.acquire().await.map_err(|source| self.explain(operation, source))
+    }
+
+    /// Notes whether the server answers.
+    pub(super) fn set_cut_off(&self, is_cut_off: bool) {
+        self.is_cut_off.store(is_cut_off, Ordering::Relaxed);
+    }
+
+    /// Does `work` in a transaction, as often as it takes. Its last attempt is the one that counts, so
+    /// it must not change anything but the database.
+    pub(super) async fn transaction<T>(
+        &self,
+        operation: &'static str,
+        mut work: impl AsyncFnMut(&mut PgConnection) -> Result<T>,
+    ) -> Result<T> {
+        let mut trouble: Option<Trouble> = None;
+        loop {
+            let attempt = self.attempt(operation, &mut work);
+            let result = tokio::select! {
+                result = attempt => result,
+                () = self.cut_off() => Err(IndexError::CutOff),
+            };
+            match result {
+                Err(error) if error.is_passing() => {
+                    trouble.get_or_insert_with(|| Trouble::new(&self.options)).pause(error).await?;
+                }
+                result => {
+                    if trouble.is_some_and(|trouble| trouble.was_told) {
+                        (self.options.tell)("the index answers again");
+                    }
+                    return result;
+                }
+            }
+        }
+    }
+
+    async fn attempt<T>(
+        &self,
+        operation: &'static str,
+        work: &mut impl AsyncFnMut(&mut PgConnection) -> Result<T>,
+    ) -> Result<T> {
+        let mut connection = self.acquire(operation).await?;
+        let result = async {
+            let mut transaction =
+                connection.begin().await.map_err(|source| self.explain(operation, source))?;
+            let value = work(&mut transaction).await?;
+            transaction.commit().await.map_err(|source| self.explain(operation, source))?;
+            Ok(value)
+        };
+        let result: Result<T> = result.await;
+        if matches!(&result, Err(error) if error.is_passing()) {
+            // Nobody knows what state it is in.
+            drop(connection.detach());
+        }
+        result
+    }
+
+    /// Ends once the sign of life has gone unanswered for too long.
+    async fn cut_off(&self) {
+        // At least one look later than the beginning, so that every attempt has its chance.
+        loop {
+            tokio::time::sleep(self.options.connect_timeout).await;
+            if self.is_cut_off.load(Ordering::Relaxed) {
+                return;
+            }
+        }
+    }
+
+    fn explain(&self, operation: &'static str, source: sqlx::Error) -> IndexError {
+        match IndexError::during(operation)(source) {
+            // Before anything was said: the server is not there, or does not want us.
+            IndexError::Database { source, .. } if !is_answer(&source) => {
+                IndexError::Unreachable { location: self.options.location.clone(), source }
+            }
+            other => other,
+        }
+    }
+}
+
+/// Lets a transaction join and sort whole tables.
+pub(super) async fn expect_whole_tables(
+    connection: &mut PgConnection,
+    operation: &'static str,
+) -> Result<()> {
+    connection.execute(WHOLE_TABLES).await.map(drop).map_err(IndexError::during(operation))
+}
+
+fn is_answer(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some()
+}
+
+/// A time in which the server does not answer as it should.
+struct Trouble<'a> {
+    options: &'a PostgresOptions,
+    began: Instant,
+    pauses: backon::ExponentialBackoff,
+    was_told: bool,
+}
+
+impl<'a> Trouble<'a> {
+    fn new(options: &'a PostgresOptions) -> Self {
+        let pauses = ExponentialBuilder::default()
+            .with_jitter()
+            .with_min_delay(FIRST_PAUSE)
+            .with_max_delay(LONGEST_PAUSE)
+            .without_max_times()
+            .build();
+        Self { options, began: Instant::now(), pauses, was_told: false }
+    }
+
+    /// Waits before the next attempt; gives up with the error when the time is over.
+    async fn pause(&mut self, error: IndexError) -> Result<()> {
+        let left = self.options.retry_for.saturating_sub(self.began.elapsed());
+        if left.is_zero() {
+            return Err(IndexError::GaveUp {
+                seconds: self.began.elapsed().as_secs(),
+                source: Box::new(error),
+            });
+        }
+        // Two transactions that got in each other's way are nothing to tell.
+        if !self.was_told && !error.is_conflict() {
+            let limit = self.options.retry_for.as_secs();
+            (self.options.tell)(&format!("{error}; trying again for up to {limit} s"));
+            self.was_told = true;
+        }
+        let mut pause = self.pauses.next().unwrap_or(LONGEST_PAUSE).min(left);
+        while !pause.is_zero() {
+            if self.options.cancel.is_requested() {
+                return Err(IndexError::WaitCancelled { holder: "the server to answer".to_owned() });
+            }
+            let step = pause.min(GLANCE);
+            tokio::time::sleep(step).await;
+            pause -= step;
+        }
+        Ok(())
+    }
+}

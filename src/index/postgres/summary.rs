@@ -1,0 +1,164 @@
+//! Figures: how many files, groups, pending, problems.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+
+use sqlx::postgres::PgConnection;
+
+use super::catalog;
+use super::convert::{column, count, volume_path};
+use super::scope::{ScopeArrays, with_scope};
+use super::session::expect_whole_tables;
+use crate::index::convert::{to_count, to_integer};
+use crate::index::{IndexError, Result};
+use crate::model::group::{ProblemRow, ReportFilter, Summary};
+use crate::model::pending::ExtentTotals;
+use crate::model::volume::{Extent, Places, VolumeId};
+
+/// $5: true for all directories; $6: the smallest size.
+const GROUP_FIGURES: &str = with_scope!(
+    ", counted as (
+        select hash, size from files
+        where hash is not null and size >= $6::bigint and ($5::bool or directory_id in (select id from scope))
+        group by hash, size having count(*) > 1),
+    physical as (
+        select distinct f.hash, f.size, f.volume_id, f.inode
+        from counted g join files f on f.hash = g.hash and f.size = g.size
+        where $5::bool or f.directory_id in (select id from scope)),
+    grouped as (select size, count(*) as files from physical group by hash, size having count(*) > 1)
+    select count(*), coalesce(sum(files - 1), 0)::bigint,
+           least(coalesce(sum(size::numeric * (files - 1)), 0), 9223372036854775807)::bigint
+    from grouped"
+);
+
+const FILE_FIGURES: &str = with_scope!(
+    " select count(*), least(coalesce(sum(size), 0), 9223372036854775807)::bigint, count(problem),
+             (select count(*) from directories d
+              where d.problem is not null and ($5::bool or d.id in (select id from scope)))
+      from files where $5::bool or directory_id in (select id from scope)"
+);
+
+/// What a next run would read, but for what it could not read before. The scope is the
+/// directories whose every file is to be hashed; $5: true for all directories, else those below the
+/// subtrees $6 to $9.
+const PENDING_FIGURES: &str = with_scope!(
+    ", asked (id) as materialized (
+        select distinct d.id from directories d
+        join unnest($6::bigint[], $7::bytea[], $8::bytea[], $9::bytea[]) e (volume_id, path, low, high)
+          on d.volume_id = e.volume_id and (d.path = e.path or (d.path >= e.low and d.path < e.high))),
+    null_size (size) as materialized (
+        select distinct size from files where hash is null and sample is null),
+    by_size (size) as materialized (
+        select size from files where size in (select size from null_size)
+        group by size
+        having min(inode) <> max(inode) or min(volume_id) <> max(volume_id)),
+    by_sample (size, sample) as materialized (
+        select size, sample from files where sample is not null
+        group by size, sample
+        having (min(inode) <> max(inode) or min(volume_id) <> max(volume_id)) and bool_or(hash is null))
+    select count(*), least(coalesce(sum(size), 0), 9223372036854775807)::bigint from files
+    where hash is null and problem is null
+      and ($5::bool or directory_id in (select id from asked))
+      and (directory_id in (select id from scope)
+           or case when sample is null then size in (select size from by_size)
+                   else (size, sample) in (select size, sample from by_sample) end)"
+);
+
+/// The figures of a filter.
+pub(super) async fn summary(connection: &mut PgConnection, filter: &ReportFilter) -> Result<Summary> {
+    let operation = "count files";
+    let isolated =
+        sqlx::query("set transaction isolation level repeatable read").execute(&mut *connection).await;
+    isolated.map_err(IndexError::during(operation))?;
+    expect_whole_tables(connection, operation).await?;
+    summary_of_this_moment(connection, filter).await
+}
+
+/// The same, of the moment that the transaction sees.
+pub(super) async fn summary_of_this_moment(
+    connection: &mut PgConnection,
+    filter: &ReportFilter,
+) -> Result<Summary> {
+    let failed = || IndexError::during("count files");
+    let everywhere = filter.under.is_none();
+    let under = ScopeArrays::new(filter.under.as_deref().unwrap_or_default());
+    let groups = under.query(GROUP_FIGURES).bind(everywhere).bind(to_integer(filter.min_size));
+    let groups = groups.fetch_one(&mut *connection).await.map_err(failed())?;
+    let files = under.query(FILE_FIGURES).bind(everywhere);
+    let files = files.fetch_one(&mut *connection).await.map_err(failed())?;
+
+    let roots = catalog::roots(connection).await?;
+    let wholly = roots.into_iter().filter(|root| root.settings.hash_all);
+    let wholly: Vec<Extent> = wholly.flat_map(|root| root.extents).collect();
+    let wholly = ScopeArrays::new(&wholly);
+    let pending = under.bind_to(wholly.query(PENDING_FIGURES).bind(everywhere));
+    let pending = pending.fetch_one(connection).await.map_err(failed())?;
+    Ok(Summary {
+        files: count(&files, 0)?,
+        bytes: count(&files, 1)?,
+        problems: count(&files, 2)? + count(&files, 3)?,
+        groups: count(&groups, 0)?,
+        redundant_files: count(&groups, 1)?,
+        reclaimable_bytes: count(&groups, 2)?,
+        pending_files: count(&pending, 0)?,
+        pending_bytes: count(&pending, 1)?,
+    })
+}
+
+const PROBLEMS: &str = "
+    select d.volume_id, d.path, null::bytea as name, d.problem from directories d where d.problem is not null
+    union all
+    select d.volume_id, d.path, f.name, f.problem from files f join directories d on d.id = f.directory_id
+    where f.problem is not null
+    order by 1, 2, 3 nulls first
+    limit $1";
+
+pub(super) async fn problems(
+    connection: &mut PgConnection,
+    places: &Places,
+    limit: u64,
+) -> Result<Vec<ProblemRow>> {
+    let rows = sqlx::query(PROBLEMS).bind(to_integer(limit)).fetch_all(connection).await;
+    let mut problems = Vec::new();
+    for row in rows.map_err(IndexError::during("read the problems"))? {
+        let (host, mut path) = places.show(VolumeId(column(&row, 0)?), &volume_path(&row, 1)?);
+        if let Some(name) = column::<Option<&[u8]>>(&row, 2)? {
+            path.push(OsStr::from_bytes(name));
+        }
+        problems.push(ProblemRow { host, path, problem: column(&row, 3)? });
+    }
+    Ok(problems)
+}
+
+const EXTENT_TOTALS: &str = with_scope!(
+    " select count(f.name), least(coalesce(sum(f.size), 0), 9223372036854775807)::bigint, count(f.problem),
+             (select count(*) from scope),
+             (select count(d.problem) from directories d where d.id in (select id from scope))
+      from scope s join files f on f.directory_id = s.id"
+);
+
+pub(super) async fn extent_totals(connection: &mut PgConnection, extents: &[Extent]) -> Result<ExtentTotals> {
+    let operation = "count files";
+    expect_whole_tables(connection, operation).await?;
+    let scope = ScopeArrays::new(extents);
+    let row = scope.query(EXTENT_TOTALS).fetch_one(connection).await;
+    let row = row.map_err(IndexError::during(operation))?;
+    Ok(ExtentTotals {
+        directories: count(&row, 3)?,
+        files: count(&row, 0)?,
+        bytes: count(&row, 1)?,
+        problems: count(&row, 2)? + count(&row, 4)?,
+        unreadable_directories: count(&row, 4)?,
+    })
+}
+
+/// Tables with their indexes, of the schema that holds this index.
+const SIZE: &str = "
+    select coalesce(sum(pg_total_relation_size(oid)), 0)::bigint from pg_class
+    where relnamespace = current_schema()::regnamespace and relkind = 'r'
+      and relname in ('files', 'directories', 'roots', 'extents', 'scans', 'volumes', 'mounts', 'workers', 'leases', 'listed')";
+
+pub(super) async fn size(connection: &mut PgConnection) -> Result<u64> {
+    let size = sqlx::query_scalar(SIZE).fetch_one(connection).await;
+    Ok(to_count(size.map_err(IndexError::during("measure the index"))?))
+}
