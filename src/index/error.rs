@@ -161,10 +161,10 @@ impl IndexError {
         }
     }
 
-    /// True if two transactions were in each other's way: `serialization_failure` (40001) or
-    /// `deadlock_detected` (40P01).
+    /// True if two transactions were in each other's way: `serialization_failure` (40001),
+    /// `deadlock_detected` (40P01), or `unique_violation` (23505), where both made the same row.
     pub(super) fn is_conflict(&self) -> bool {
-        matches!(self.sql_state().as_deref(), Some("40001" | "40P01"))
+        matches!(self.sql_state().as_deref(), Some("40001" | "40P01" | "23505"))
     }
 
     /// True if the server refused a statement for its size: `program_limit_exceeded` (54000) or

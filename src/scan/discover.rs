@@ -148,23 +148,21 @@ impl Run<'_> {
         Ok(extents)
     }
 
-    /// Writes listings as they come, many at once, and commits about every second. Returns what
-    /// changed, and the directories that were met.
+    /// Writes listings as they come, many at once, and commits about every second; while one batch is
+    /// written, the next is collected. Returns what changed, and the directories that were met.
     async fn write_listings(
         &mut self,
         scan: ScanId,
         mut listings: mpsc::Receiver<Listing>,
     ) -> Result<(ScanCounts, HashSet<Extent>), ScanError> {
+        let most = self.scanner.workers.batch;
         let mut counts = ScanCounts::default();
         let mut selected = HashSet::new();
         let mut registered: HashMap<Arc<MountedVolume>, VolumeId> = HashMap::new();
         let mut committed = Instant::now();
-        let mut batch = Vec::new();
-        let mut rows = 0;
-        loop {
-            let received = listings.recv().await;
-            let at_end = received.is_none();
-            if let Some(listing) = received {
+        let mut batch = next_batch(&mut listings, most).await;
+        while !batch.is_empty() {
+            for listing in &batch {
                 let volume = self.register_once(&listing.volume, &mut registered).await?;
                 if listing.coverage == Coverage::Selected {
                     selected.insert(Extent { volume, path: listing.directory.clone() });
@@ -173,22 +171,18 @@ impl Run<'_> {
                 counts.problems += u64::from(matches!(listing.coverage, Coverage::Unreadable(_)));
                 counts.files_seen += listing.entries.len() as u64;
                 counts.bytes_seen += listing.entries.iter().map(|entry| entry.stamp.size).sum::<u64>();
-                rows += 1 + listing.entries.len();
-                batch.push(listing);
             }
-            if rows >= self.scanner.workers.batch || (at_end && rows > 0) {
-                counts += self.writer.write_listings(scan, &batch).await?;
-                batch.clear();
-                rows = 0;
-            }
-            if at_end || committed.elapsed() >= COMMIT_INTERVAL {
+            let writing = self.writer.write_listings(scan, &batch);
+            let (written, next) = tokio::join!(writing, next_batch(&mut listings, most));
+            counts += written?;
+            batch = next;
+            if committed.elapsed() >= COMMIT_INTERVAL {
                 self.writer.commit().await?;
                 committed = Instant::now();
             }
-            if at_end {
-                return Ok((counts, selected));
-            }
         }
+        self.writer.commit().await?;
+        Ok((counts, selected))
     }
 
     async fn register_once(
@@ -203,4 +197,22 @@ impl Run<'_> {
         registered.insert(Arc::clone(volume), id);
         Ok(id)
     }
+}
+
+/// The next listings, until they have `most` rows, or a second is over, or there are no more: empty then.
+async fn next_batch(listings: &mut mpsc::Receiver<Listing>, most: usize) -> Vec<Listing> {
+    let mut batch = Vec::new();
+    let mut rows = 0;
+    let collecting = async {
+        while rows < most {
+            let Some(listing) = listings.recv().await else { break };
+            rows += 1 + listing.entries.len();
+            batch.push(listing);
+        }
+    };
+    // What is found slowly must last, too.
+    if tokio::time::timeout(COMMIT_INTERVAL, collecting).await.is_err() && batch.is_empty() {
+        batch.extend(listings.recv().await);
+    }
+    batch
 }

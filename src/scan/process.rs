@@ -15,6 +15,9 @@ use crate::model::volume::{Extent, MountMap};
 use crate::processing::pool::{JOBS_IN_BATCH, WAITING_BATCHES, process_all};
 use crate::progress::Phase;
 
+/// How long outcomes wait for company before they are written: others may wait for them.
+const LONGEST_WAIT: Duration = Duration::from_millis(50);
+
 /// What a kill may cost: work is committed at least so often.
 pub(super) const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -135,7 +138,10 @@ async fn write_back(
     let mut committed = Instant::now();
     let mut waiting: Vec<Outcome> = Vec::new();
     loop {
-        let received = outcomes.recv().await;
+        let (received, is_late) = match tokio::time::timeout(LONGEST_WAIT, outcomes.recv()).await {
+            Ok(received) => (received, false),
+            Err(_) => (Some(Vec::new()), true),
+        };
         let at_end = received.is_none();
         for outcome in received.into_iter().flatten() {
             let is_content = matches!(outcome.finding, Finding::Hashed { .. } | Finding::Sampled { .. });
@@ -144,7 +150,7 @@ async fn write_back(
             waiting.push(outcome);
         }
         let is_due = committed.elapsed() >= COMMIT_INTERVAL;
-        if waiting.len() >= batch || is_due || at_end {
+        if waiting.len() >= batch || is_late || is_due || at_end {
             writer.write_outcomes(&waiting).await?;
             waiting.clear();
         }

@@ -6,7 +6,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use sqlx::postgres::PgConnection;
+use sqlx::Postgres;
+use sqlx::postgres::{PgArguments, PgConnection};
+use sqlx::query::Query;
 
 use super::catalog::{confirm_scan, forget_uncovered, put_extents, take_linked};
 use super::convert::{column, count, volume_path};
@@ -40,6 +42,11 @@ const UPSERT_FILES: &str = "
                or files.ctime_ns <> excluded.ctime_ns or files.inode <> excluded.inode or files.recheck
         returning xmax = 0 as added)
     select count(*) filter (where added), count(*) filter (where not added) from written";
+
+/// For directories that were not there a moment ago: looking for rows of the same name costs a third.
+const INSERT_FILES: &str = "
+    insert into files (directory_id, name, volume_id, size, mtime_ns, ctime_ns, inode)
+    select * from unnest($1::bigint[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])";
 
 /// Directories whose number of rows is not the number listed.
 const MISCOUNTED: &str = "
@@ -186,24 +193,32 @@ async fn write_files(connection: &mut PgConnection, most: usize, known: &[Known<
     rows.sort_unstable_by(|a, b| (a.0.id, &a.1.name).cmp(&(b.0.id, &b.1.name)));
     // A file that was named twice; the latter look at it counts.
     rows.dedup_by(|later, earlier| later.0.id == earlier.0.id && later.1.name == earlier.1.name);
+    let (new, known): (Vec<_>, Vec<_>) = rows.into_iter().partition(|(known, _)| known.is_new);
     let (mut added, mut updated) = (0, 0);
-    for chunk in rows.chunks(most) {
-        let integers = |of: fn(&(&Known<'_>, &Entry)) -> i64| chunk.iter().map(of).collect::<Vec<i64>>();
-        let written = sqlx::query(UPSERT_FILES)
-            .bind(integers(|(known, _)| known.id.0))
-            .bind(chunk.iter().map(|(_, entry)| &*entry.name).collect::<Vec<&[u8]>>())
-            .bind(integers(|(known, _)| known.volume.0))
-            .bind(integers(|(_, entry)| to_integer(entry.stamp.size)))
-            .bind(integers(|(_, entry)| entry.stamp.mtime.0))
-            .bind(integers(|(_, entry)| entry.stamp.ctime.0))
-            .bind(integers(|(_, entry)| inode_to_integer(entry.stamp.inode)))
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(IndexError::during("write files"))?;
+    for chunk in new.chunks(most) {
+        let inserted = files_query(INSERT_FILES, chunk).execute(&mut *connection).await;
+        added += inserted.map_err(IndexError::during("write files"))?.rows_affected();
+    }
+    for chunk in known.chunks(most) {
+        let written = files_query(UPSERT_FILES, chunk).fetch_one(&mut *connection).await;
+        let written = written.map_err(IndexError::during("write files"))?;
         added += count(&written, 0)?;
         updated += count(&written, 1)?;
     }
     Ok((added, updated))
+}
+
+/// A statement over the columns of files, of equal length.
+fn files_query<'q>(text: &'static str, rows: &[(&Known<'_>, &'q Entry)]) -> Query<'q, Postgres, PgArguments> {
+    let integers = |of: fn(&(&Known<'_>, &Entry)) -> i64| rows.iter().map(of).collect::<Vec<i64>>();
+    sqlx::query(text)
+        .bind(integers(|(known, _)| known.id.0))
+        .bind(rows.iter().map(|(_, entry)| &*entry.name).collect::<Vec<&[u8]>>())
+        .bind(integers(|(known, _)| known.volume.0))
+        .bind(integers(|(_, entry)| to_integer(entry.stamp.size)))
+        .bind(integers(|(_, entry)| entry.stamp.mtime.0))
+        .bind(integers(|(_, entry)| entry.stamp.ctime.0))
+        .bind(integers(|(_, entry)| inode_to_integer(entry.stamp.inode)))
 }
 
 /// Removes the rows of wholly listed directories that are not in their listings.

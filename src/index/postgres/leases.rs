@@ -29,15 +29,18 @@ use crate::model::pending::{Job, Outcome, PendingTotals, SAMPLE_BYTES, SMALL_FIL
 use crate::model::volume::{MountMap, VolumeId};
 use crate::model::worker::{LeaseId, WorkerId};
 
-/// Physical files in a lease: enough that taking one costs little a file, few enough that the last
-/// ones are shared out.
-const LEASE_FILES: i64 = 2048;
+/// Small files in a lease: enough that taking one costs little a file, few enough that the last ones are
+/// shared out.
+const LEASE_FILES: f64 = 2048.0;
 
-/// Bytes to be read for a lease, unless a single file has more: ten seconds of a disk.
-const LEASE_BYTES: i64 = 1 << 30;
+/// Bytes that count as much as opening another file, so that a lease is at most 1 GiB, ten seconds of a
+/// disk, unless a single file is larger.
+const BYTES_LIKE_A_FILE: f64 = 512.0 * 1024.0;
 
-/// Leases that a worker holds at once: the pool must not run dry while the next is asked for.
-const HELD_LEASES: usize = 6;
+/// What a worker holds at once, names and bytes: the pool must not run dry while answers are written and the
+/// next lease is asked for, and the others want their share.
+const HELD_NAMES: u64 = 24 * 1024;
+const HELD_BYTES: u64 = 4 << 30;
 
 /// How often a worker looks whether others have finished, or died.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -58,7 +61,9 @@ fn forget_empty() -> String {
     )
 }
 
-/// Parameters: $5 stage, $6 files in a lease, $7 bytes in a lease, $8 size above which files are sampled,
+/// The one ordered aggregate keeps the server from grouping in a hash table, which would hold all arrays in
+/// memory at once; the rows come in order already, so that the others need not sort again.
+/// Parameters: $5 stage, $6 files in a lease, $7 bytes that count like a file, $8 size above which files are sampled,
 /// $9 what a sample reads.
 macro_rules! select_leases {
     ($pending:literal) => {
@@ -75,38 +80,38 @@ macro_rules! select_leases {
                 where not exists (select 1 from held h where h.directory_id = p.directory_id and h.name = p.name)),
             costed as (
                 select f.*, case when $5 = 'size' and size > $8::bigint then $9::bigint else size end as cost from fresh f),
-            ranked as (
-                select c.*,
-                       (dense_rank() over by_place - 1) / $6::bigint as part,
-                       floor(sum(cost::float8) over by_place / $7::bigint) as share
-                from costed c window by_place as (partition by volume_id order by inode)),
+            cut as (
+                select c.*, floor(sum(1 + cost / $7::float8) over (partition by volume_id order by inode) / $6::float8) as part
+                from costed c),
             made as (
-                insert into leases (stage, volume_id, files, bytes, directories, names)
+                insert into leases (stage, volume_id, files, bytes, directories, names, sizes, mtimes, ctimes, inodes)
                 select $5, volume_id, count(*), sum(cost)::bigint,
                        array_agg(directory_id order by inode, directory_id, name),
-                       array_agg(name order by inode, directory_id, name)
-                from ranked group by volume_id, part, share order by volume_id, min(inode)
+                       array_agg(name), array_agg(size), array_agg(mtime_ns), array_agg(ctime_ns), array_agg(inode)
+                from (select * from cut order by volume_id, part, inode, directory_id, name) in_order
+                group by volume_id, part order by volume_id, min(inode)
                 returning id, volume_id, files, bytes)
-            select id, volume_id, files, bytes from made
+            select id, volume_id, files, bytes, true as is_new from made
             union all
-            select lease, volume_id, count(*), sum(size)::bigint from held group by lease, volume_id
+            select lease, volume_id, count(*), sum(size)::bigint, false from held group by lease, volume_id
             order by id")
     };
 }
 
 /// Sizes that two physical files share, one of them in the scope, and the files of these sizes that
-/// nothing is known of; also files that could not be read before.
+/// nothing is known of; also files that could not be read before. $10: true to compare all sizes, false to
+/// compare only those of files without hash, which is faster if these are few.
 const SELECT_BY_SIZE: &str = select_leases!(
     ", null_size (size) as materialized (
-        select distinct size from files where hash is null and sample is null),
+        select distinct size from files where not $10::bool and hash is null and sample is null),
     candidate (size) as materialized (
         select size from files f
-        where size in (select size from null_size)
+        where $10::bool or size in (select size from null_size)
         group by size
         having (min(inode) <> max(inode) or min(volume_id) <> max(volume_id))
            and bool_or(directory_id in (select id from scope))),
     pending as materialized (
-        select volume_id, inode, directory_id, name, size, true as is_unknown from files
+        select volume_id, inode, directory_id, name, size, mtime_ns, ctime_ns, true as is_unknown from files
         where hash is null and sample is null
           and (size in (select size from candidate)
                or (problem is not null and directory_id in (select id from scope))))"
@@ -121,16 +126,19 @@ const SELECT_BY_SAMPLE: &str = select_leases!(
            and bool_or(directory_id in (select id from scope))
            and bool_or(hash is null)),
     pending as materialized (
-        select f.volume_id, f.inode, f.directory_id, f.name, f.size, false as is_unknown
+        select f.volume_id, f.inode, f.directory_id, f.name, f.size, f.mtime_ns, f.ctime_ns, false as is_unknown
         from files f join candidate c on c.size = f.size and c.sample = f.sample
         where f.hash is null)"
 );
 
 const SELECT_EVERYTHING: &str = select_leases!(
     ", pending as materialized (
-        select volume_id, inode, directory_id, name, size, sample is null as is_unknown from files
+        select volume_id, inode, directory_id, name, size, mtime_ns, ctime_ns, sample is null as is_unknown from files
         where hash is null and directory_id in (select id from scope))"
 );
+
+const MOST_HAVE_NO_HASH: &str = "
+    select count(*) filter (where hash is null and sample is null) * 2 > count(*) from files";
 
 /// True of a lease `l` that nobody alive holds.
 fn is_free() -> String {
@@ -139,26 +147,73 @@ fn is_free() -> String {
     )
 }
 
-/// $1: the leases that are wanted; $2: the volumes that can be reached; $3: who takes it.
+/// $1: the leases that are wanted; $2: the volumes that can be reached; $3: who takes it. Says whether
+/// somebody held it before, and what it held when it was made.
 fn take_lease() -> String {
     let is_free = is_free();
     format!(
         "with next as materialized (
-            select l.id from leases l
+            select l.id, l.worker_id is not null as was_held from leases l
             where l.id = any($1) and l.volume_id = any($2) and {is_free}
             order by l.id limit 1 for update of l skip locked)
-         update leases l set worker_id = $3 from next where l.id = next.id returning l.id, l.stage"
+         update leases l set worker_id = $3 from next where l.id = next.id
+         returning l.id, l.stage, next.was_held, l.volume_id,
+                   l.directories, l.names, l.sizes, l.mtimes, l.ctimes, l.inodes"
     )
 }
 
 /// What is left to be read of a lease. $2 and $3: whether files with a sample, and without, are.
-const FILES_OF_LEASE: &str = "
-    select f.volume_id, f.directory_id, f.name, f.size, f.mtime_ns, f.ctime_ns, f.inode
+const LEFT_OF_LEASE: &str = "
+    select f.volume_id, array_agg(f.directory_id order by f.inode, f.directory_id, f.name),
+           array_agg(f.name order by f.inode, f.directory_id, f.name),
+           array_agg(f.size order by f.inode, f.directory_id, f.name),
+           array_agg(f.mtime_ns order by f.inode, f.directory_id, f.name),
+           array_agg(f.ctime_ns order by f.inode, f.directory_id, f.name),
+           array_agg(f.inode order by f.inode, f.directory_id, f.name)
     from leases l cross join unnest(l.directories, l.names) u (directory_id, name)
     join files f on f.directory_id = u.directory_id and f.name = u.name
     where l.id = $1 and f.hash is null
       and case when f.sample is null then $3::bool else $2::bool end
-    order by f.inode, f.directory_id, f.name";
+    group by f.volume_id";
+
+/// The files of a lease, as columns of equal length.
+struct LeaseColumns {
+    volume: i64,
+    directories: Vec<i64>,
+    names: Vec<Vec<u8>>,
+    sizes: Vec<i64>,
+    mtimes: Vec<i64>,
+    ctimes: Vec<i64>,
+    inodes: Vec<i64>,
+}
+
+impl LeaseColumns {
+    /// Reads the columns from position `first` on.
+    fn read(row: &PgRow, first: usize) -> Result<Self> {
+        Ok(Self {
+            volume: column(row, first)?,
+            directories: column(row, first + 1)?,
+            names: column(row, first + 2)?,
+            sizes: column(row, first + 3)?,
+            mtimes: column(row, first + 4)?,
+            ctimes: column(row, first + 5)?,
+            inodes: column(row, first + 6)?,
+        })
+    }
+
+    fn into_rows(self) -> impl Iterator<Item = PendingRow> {
+        let Self { volume, directories, names, sizes, mtimes, ctimes, inodes } = self;
+        let stamps = sizes.into_iter().zip(mtimes).zip(ctimes).zip(inodes);
+        directories.into_iter().zip(names).zip(stamps).map(
+            move |((directory, name), (((size, mtime), ctime), inode))| PendingRow {
+                volume,
+                directory,
+                name,
+                stamp: stamp(size, mtime, ctime, inode),
+            },
+        )
+    }
+}
 
 const DIRECTORIES: &str = "select id, volume_id, path from directories where id = any($1)";
 
@@ -176,13 +231,20 @@ pub(super) struct Held(Arc<HeldLeases>);
 
 #[derive(Debug, Default)]
 struct HeldLeases {
-    /// Names that were not answered yet, of each lease.
-    unanswered: Mutex<HashMap<LeaseId, u64>>,
+    unanswered: Mutex<HashMap<LeaseId, Unanswered>>,
     changed: Notify,
 }
 
+/// What was not answered yet of a lease.
+#[derive(Debug, Clone, Copy)]
+struct Unanswered {
+    names: u64,
+    /// Of all its files: they count until the last is answered.
+    bytes: u64,
+}
+
 impl Held {
-    fn with<T>(&self, look: impl FnOnce(&mut HashMap<LeaseId, u64>) -> T) -> T {
+    fn with<T>(&self, look: impl FnOnce(&mut HashMap<LeaseId, Unanswered>) -> T) -> T {
         look(&mut self.0.unanswered.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -191,7 +253,7 @@ impl Held {
         let answered = count_by_lease(outcomes);
         self.with(|unanswered| {
             let is_complete = |(lease, count): &(&LeaseId, &u64)| {
-                unanswered.get(lease).is_some_and(|unanswered| unanswered <= *count)
+                unanswered.get(lease).is_some_and(|unanswered| unanswered.names <= **count)
             };
             answered.iter().filter(is_complete).map(|(lease, _)| lease.0).collect()
         })
@@ -202,8 +264,8 @@ impl Held {
         for (lease, count) in count_by_lease(outcomes) {
             self.with(|unanswered| {
                 if let Some(left) = unanswered.get_mut(&lease) {
-                    *left = left.saturating_sub(count);
-                    if *left == 0 {
+                    left.names = left.names.saturating_sub(count);
+                    if left.names == 0 {
                         unanswered.remove(&lease);
                     }
                 }
@@ -241,6 +303,8 @@ pub(super) struct LeaseReader {
     totals: PendingTotals,
     /// The leases that the scope needs, whoever reads them.
     wanted: Vec<i64>,
+    /// Those of them that this reader made.
+    made: HashSet<i64>,
     /// When the server began, as seconds since the epoch: one that crashed since has no leases any more.
     server_began: f64,
 }
@@ -263,6 +327,7 @@ impl LeaseReader {
             mounts: mounts.clone(),
             totals: PendingTotals::default(),
             wanted: Vec::new(),
+            made: HashSet::new(),
             server_began: 0.0,
         };
         reader.totals = reader.select_again().await?;
@@ -283,20 +348,29 @@ impl LeaseReader {
             let forgotten = sqlx::query(AssertSqlSafe(forget_empty())).execute(&mut *connection).await;
             forgotten.map_err(failed())?;
             expect_whole_tables(connection, operation).await?;
-            let statement = scope
+            let most: bool =
+                sqlx::query_scalar(MOST_HAVE_NO_HASH).fetch_one(&mut *connection).await.map_err(failed())?;
+            let mut statement = scope
                 .query(text)
                 .bind(stage)
                 .bind(LEASE_FILES)
-                .bind(LEASE_BYTES)
+                .bind(BYTES_LIKE_A_FILE)
                 .bind(to_integer(SMALL_FILE))
                 .bind(to_integer(SAMPLE_BYTES));
+            if self.stage == Stage::Size {
+                statement = statement.bind(most);
+            }
             statement.fetch_all(connection).await.map_err(failed())
         };
         let rows = self.session.transaction(operation, select).await?;
         let mut totals = PendingTotals::default();
         self.wanted.clear();
+        self.made.clear();
         for row in &rows {
             self.wanted.push(column(row, 0)?);
+            if column(row, 4)? {
+                self.made.insert(column(row, 0)?);
+            }
             if self.scope.reachable.contains(&VolumeId(column(row, 1)?)) {
                 totals.files += count(row, 2)?;
                 totals.bytes += count(row, 3)?;
@@ -331,27 +405,35 @@ impl LeaseReader {
         let reachable = self.reachable();
         let take = async |connection: &mut PgConnection| {
             let failed = || IndexError::during("take a lease");
-            let taken: Option<(i64, String)> = sqlx::query_as(AssertSqlSafe(take_lease()))
+            let taken = sqlx::query(AssertSqlSafe(take_lease()))
                 .bind(&self.wanted)
                 .bind(&reachable)
                 .bind(self.worker.0)
                 .fetch_optional(&mut *connection)
                 .await
                 .map_err(failed())?;
-            let Some((lease, stage)) = taken else { return Ok(None) };
-            let stage = match stage.as_str() {
+            let Some(taken) = taken else { return Ok(None) };
+            let lease: i64 = column(&taken, 0)?;
+            let stage = match column(&taken, 1)? {
                 "everything" => Stage::Everything,
                 "size" => Stage::Size,
                 _ => Stage::Sample,
             };
-            let rows = sqlx::query(FILES_OF_LEASE)
-                .bind(lease)
-                .bind(stage != Stage::Size)
-                .bind(stage != Stage::Sample)
-                .fetch_all(&mut *connection)
-                .await
-                .map_err(failed())?;
-            let jobs = self.jobs(connection, LeaseId(lease), stage, &rows).await?;
+            // What was made a moment ago, and held by nobody, is as it was: nothing has to be looked up.
+            let is_untouched = !column::<bool>(&taken, 2)? && self.made.contains(&lease);
+            let files = if is_untouched {
+                vec![LeaseColumns::read(&taken, 3)?]
+            } else {
+                let left = sqlx::query(LEFT_OF_LEASE)
+                    .bind(lease)
+                    .bind(stage != Stage::Size)
+                    .bind(stage != Stage::Sample)
+                    .fetch_all(&mut *connection)
+                    .await
+                    .map_err(failed())?;
+                left.iter().map(|row| LeaseColumns::read(row, 0)).collect::<Result<_>>()?
+            };
+            let jobs = self.jobs(connection, LeaseId(lease), stage, files).await?;
             if jobs.is_empty() {
                 finish(connection, &[lease]).await?;
             }
@@ -362,7 +444,8 @@ impl LeaseReader {
         };
         let names: usize = jobs.iter().map(|job| job.names.len()).sum();
         if names > 0 {
-            self.held.with(|unanswered| unanswered.insert(lease, names as u64));
+            let bytes = jobs.iter().map(|job| job.stamp.size).sum();
+            self.held.with(|unanswered| unanswered.insert(lease, Unanswered { names: names as u64, bytes }));
         }
         Ok(Some(jobs))
     }
@@ -372,12 +455,9 @@ impl LeaseReader {
         connection: &mut PgConnection,
         lease: LeaseId,
         stage: Stage,
-        rows: &[PgRow],
+        files: Vec<LeaseColumns>,
     ) -> Result<Vec<Job>> {
-        let mut ids: HashSet<i64> = HashSet::new();
-        for row in rows {
-            ids.insert(column(row, 1)?);
-        }
+        let ids: HashSet<i64> = files.iter().flat_map(|files| files.directories.iter().copied()).collect();
         let ids: Vec<i64> = ids.into_iter().collect();
         let found = sqlx::query(DIRECTORIES).bind(&ids).fetch_all(connection).await;
         let mut directories: HashMap<i64, PathBuf> = HashMap::with_capacity(ids.len());
@@ -387,20 +467,18 @@ impl LeaseReader {
             }
         }
         let mut maker = Jobs::new(stage, Some(lease));
-        let mut jobs = Vec::with_capacity(rows.len());
-        for row in rows {
-            let stamp = stamp(column(row, 3)?, column(row, 4)?, column(row, 5)?, column(row, 6)?);
-            let (volume, directory, name) = (column(row, 0)?, column(row, 1)?, column(row, 2)?);
-            jobs.extend(maker.take(PendingRow { volume, directory, name, stamp }, &directories));
+        let mut jobs = Vec::new();
+        for row in files.into_iter().flat_map(LeaseColumns::into_rows) {
+            jobs.extend(maker.take(row, &directories));
         }
         jobs.extend(maker.finish());
         Ok(jobs)
     }
 
-    /// Waits until fewer than `most` leases are held, or the user wants to stop: false then.
-    async fn wait_for_fewer_than(&self, most: usize) -> bool {
+    /// Waits while what is held is too much, or the user wants to stop: false then.
+    async fn wait_while(&self, is_too_much: impl Fn(&HashMap<LeaseId, Unanswered>) -> bool) -> bool {
         let cancel = &self.session.options().cancel;
-        while self.held.with(|unanswered| unanswered.len()) >= most {
+        while self.held.with(|unanswered| is_too_much(unanswered)) {
             if cancel.is_requested() {
                 return false;
             }
@@ -410,6 +488,13 @@ impl LeaseReader {
     }
 }
 
+/// True if a worker that holds this should not take more.
+fn is_enough(unanswered: &HashMap<LeaseId, Unanswered>) -> bool {
+    let names: u64 = unanswered.values().map(|lease| lease.names).sum();
+    let bytes: u64 = unanswered.values().map(|lease| lease.bytes).sum();
+    names >= HELD_NAMES || (unanswered.len() > 1 && bytes >= HELD_BYTES)
+}
+
 #[async_trait(?Send)]
 impl PendingReader for LeaseReader {
     fn totals(&self) -> PendingTotals {
@@ -417,7 +502,7 @@ impl PendingReader for LeaseReader {
     }
 
     async fn next(&mut self) -> Result<Vec<Job>> {
-        while !self.wanted.is_empty() && self.wait_for_fewer_than(HELD_LEASES).await {
+        while !self.wanted.is_empty() && self.wait_while(is_enough).await {
             if let Some(jobs) = self.take().await? {
                 if jobs.is_empty() {
                     continue;
@@ -427,7 +512,7 @@ impl PendingReader for LeaseReader {
             let (others, server_began) = self.look_around().await?;
             if (server_began - self.server_began).abs() > f64::EPSILON {
                 // The leases may be lost, not the answers: what is not answered then is selected again.
-                if self.wait_for_fewer_than(1).await {
+                if self.wait_while(|unanswered| !unanswered.is_empty()).await {
                     self.select_again().await?;
                 }
             } else if others == 0 {
