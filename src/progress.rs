@@ -15,10 +15,18 @@ pub enum Phase {
     Processing,
     /// Writing the last results.
     Finishing,
+    /// Waiting for work.
+    Waiting,
 }
 
-const PHASES: [Phase; 5] =
-    [Phase::Starting, Phase::Discovery, Phase::Selecting, Phase::Processing, Phase::Finishing];
+const PHASES: [Phase; 6] = [
+    Phase::Starting,
+    Phase::Discovery,
+    Phase::Selecting,
+    Phase::Processing,
+    Phase::Finishing,
+    Phase::Waiting,
+];
 
 /// Counters without locks; the order between them is not kept.
 #[derive(Debug, Default)]

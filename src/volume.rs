@@ -4,6 +4,8 @@
 //! paths. So a directory is known by its volume's identity and its path inside the volume, both
 //! read from the mount table. The identity is, in this order:
 //!
+//! 0. the name that the user gave to a directory: `name:photos`. It goes for what lies below, whatever is
+//!    mounted there: an export that its server scans, too, or the disk of a cloned machine;
 //! 1. a network filesystem's export, as mounted: `nfs4:server:/export`;
 //! 2. ext2/3/4 and btrfs: the filesystem number, which those derive from the UUID (and btrfs from
 //!    the subvolume): `ext4:1f2e...`; it needs no udev and is the same in a container;
@@ -19,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::model::path::{VolumePath, absolute_bytes, escape, to_path};
-use crate::model::volume::{Location, Mount, MountedVolume, VolumeIdentity};
+use crate::model::volume::{Host, Location, Mount, MountedVolume, VolumeIdentity};
 use crate::os::{self, MountPoint};
 
 /// A directory's place: a volume and a path inside it.
@@ -55,9 +57,11 @@ struct Known {
 }
 
 impl Volumes {
-    /// Reads the mount table of this host, which is called `host`.
-    pub fn read(host: Arc<str>) -> io::Result<Self> {
-        Ok(Self { host, table: os::mount_points()?, uuids: uuids_by_device(), known: Mutex::default() })
+    /// Reads the mount table of this host.
+    pub fn read(host: &Host) -> io::Result<Self> {
+        let mut table = os::mount_points()?;
+        table.extend(host.named_volumes.iter().filter_map(|(path, name)| named(path, name)));
+        Ok(Self { host: Arc::clone(&host.name), table, uuids: uuids_by_device(), known: Mutex::default() })
     }
 
     /// The name of this host.
@@ -75,13 +79,32 @@ impl Volumes {
     /// of symbolic links.
     pub fn locate(&self, absolute: &Path, device: u64) -> Place {
         let line = self.mount_above(absolute, device);
-        let mount = Mount {
-            root: VolumePath::new(&line.root),
-            at: line.at.strip_suffix(b"/").unwrap_or(&line.at).into(),
-        };
+        let mount = mount_of(&line);
         let path = mount.locate(absolute).unwrap_or_else(|| VolumePath::new(absolute_bytes(absolute)));
         let volume = self.volume(device, &line, mount, absolute);
         Place { volume, path }
+    }
+
+    /// Everything that is mounted and may be a volume of the index, by its identity. Files are not looked
+    /// at: a server that does not answer keeps nobody waiting.
+    pub fn mounted(&self) -> Vec<Arc<MountedVolume>> {
+        let is_hidden = |index: usize, line: &MountPoint| {
+            self.table[index + 1..].iter().any(|later| later.at == line.at && later.kind != NAMED)
+        };
+        let mut mounted = Vec::new();
+        for (index, line) in self.table.iter().enumerate() {
+            if is_hidden(index, line) {
+                continue;
+            }
+            let at = to_path(&line.at);
+            // Of a btrfs subvolume, only `stat` knows the device number.
+            let device = match line.kind.as_str() {
+                "btrfs" => std::fs::metadata(&at).map_or(line.device, |metadata| metadata.dev()),
+                _ => line.device,
+            };
+            mounted.push(self.volume(device, line, mount_of(line), &at));
+        }
+        mounted
     }
 
     /// True if the volume is mounted there at this moment.
@@ -98,7 +121,9 @@ impl Volumes {
             return Arc::clone(volume);
         }
         // Whichever mount leads there, a device is named after its first: it must not have two names.
-        let primary = self.table.iter().find(|other| other.device == line.device).unwrap_or(line);
+        let is_first = |other: &&MountPoint| other.device == line.device && other.kind == line.kind;
+        let first = if line.kind == NAMED { None } else { self.table.iter().find(is_first) };
+        let primary = first.unwrap_or(line);
         let mut identity = self.identity(primary, inside);
         // Two devices with one identity are mounted side by side: a snapshot or a clone. The one that
         // was mounted first bears the name, whichever is met first.
@@ -123,6 +148,9 @@ impl Volumes {
 
     fn identity(&self, line: &MountPoint, inside: &Path) -> VolumeIdentity {
         let kind = line.kind.as_str();
+        if kind == NAMED {
+            return VolumeIdentity(format!("name:{}", escape(&line.source)).into());
+        }
         let source = escape(&line.source);
         let network = ["nfs", "cifs", "smb", "9p", "ceph", "glusterfs", "fuse.sshfs"];
         if network.iter().any(|name| kind.starts_with(name)) {
@@ -152,6 +180,26 @@ impl Volumes {
         }
         best.cloned().unwrap_or_else(|| climb(absolute, device))
     }
+}
+
+/// The kind of a line that stands for a name the user gave.
+const NAMED: &str = "named";
+
+/// A line of the mount table for a directory with a name; none if it is not there.
+fn named(path: &Path, name: &str) -> Option<MountPoint> {
+    let real = std::fs::canonicalize(path).ok()?;
+    let device = std::fs::metadata(&real).ok()?.dev();
+    Some(MountPoint {
+        device,
+        root: b"/".to_vec(),
+        at: real.as_os_str().as_bytes().to_vec(),
+        kind: NAMED.to_owned(),
+        source: name.as_bytes().to_vec(),
+    })
+}
+
+fn mount_of(line: &MountPoint) -> Mount {
+    Mount { root: VolumePath::new(&line.root), at: line.at.strip_suffix(b"/").unwrap_or(&line.at).into() }
 }
 
 /// Filesystems whose number comes from their UUID.
@@ -219,6 +267,22 @@ mod tests {
             (first.volume.identity.clone(), first.path),
             (second.volume.identity.clone(), second.path)
         );
+    }
+
+    #[test]
+    fn a_name_is_the_same_volume_on_the_server_and_on_its_clients() {
+        let server =
+            volumes(vec![mount("/", "/", "ext4", "/dev/sda"), mount("/", "/srv/photos", NAMED, "photos")]);
+        let client = volumes(vec![
+            mount("/", "/mnt/nas", "nfs4", "nas:/srv/photos"),
+            mount("/", "/mnt/nas", NAMED, "photos"),
+        ]);
+        let (there, here) =
+            (server.locate(Path::new("/srv/photos/2019"), 7), client.locate(Path::new("/mnt/nas/2019"), 8));
+        assert_eq!((there.location(), there.path.as_bytes()), (here.location(), &b"/2019"[..]));
+        assert_eq!(&*here.volume.identity.0, "name:photos");
+        assert!(client.mounted().iter().any(|volume| volume.identity == here.volume.identity));
+        assert_ne!(server.locate(Path::new("/srv/photographs"), 7).volume.identity, here.volume.identity);
     }
 
     #[test]

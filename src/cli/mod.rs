@@ -1,6 +1,7 @@
 //! The command line: the only place that prints, reads the environment or knows clap.
 
 mod context;
+mod db;
 mod exit;
 mod progress;
 mod report;
@@ -9,6 +10,7 @@ mod roots;
 mod scan;
 mod signals;
 mod status;
+mod worker;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,7 +29,8 @@ Exit codes:
   130  interrupted; 'dupfind resume' goes on
 
 Environment:
-  DUPFIND_CONFIG, DUPFIND_DB_URL, DUPFIND_THREADS, DUPFIND_IO_THREADS, DUPFIND_BATCH_SIZE,
+  DUPFIND_CONFIG, DUPFIND_DB_URL, DUPFIND_HOST, DUPFIND_THREADS, DUPFIND_IO_THREADS,
+  DUPFIND_BATCH_SIZE, DUPFIND_RETRY_SECONDS, DUPFIND_LEASE_SECONDS; PGPASSWORD and libpq's others;
   NO_COLOR, XDG_CONFIG_HOME, XDG_DATA_HOME
 
 Files are only ever read. What was found is kept in an index: by default
@@ -87,6 +90,8 @@ enum Command {
     Report(report::ReportArgs),
     Status(status::StatusArgs),
     Roots(roots::RootsArgs),
+    Worker(worker::WorkerArgs),
+    Db(db::DbArgs),
 }
 
 /// Runs the program with the process's arguments and environment.
@@ -115,5 +120,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> 
         Command::Report(args) => report::run(args, context).await,
         Command::Status(args) => status::run(args, context).await,
         Command::Roots(args) => roots::run(args, context).await,
+        Command::Worker(args) => worker::run(args, context).await,
+        Command::Db(args) => db::run(args, context).await,
     }
 }

@@ -84,6 +84,7 @@ impl Bars {
             Phase::Selecting => "{spinner} choosing what to read",
             Phase::Processing => "{spinner} reading  {bar:24}  {msg}  {binary_bytes_per_sec}  {eta} left",
             Phase::Finishing => "{spinner} writing the last results",
+            Phase::Waiting => "{spinner} waiting for work",
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
             self.bar.reset_elapsed();
@@ -110,7 +111,7 @@ impl View for Bars {
                 self.bar.set_position(progress.done_bytes.get());
             }
             Phase::Starting => {}
-            Phase::Selecting | Phase::Finishing => self.bar.tick(),
+            Phase::Selecting | Phase::Finishing | Phase::Waiting => self.bar.tick(),
         }
     }
 
@@ -133,7 +134,7 @@ impl View for Lines {
         let line = match progress.phase() {
             Phase::Discovery => format!("finding files: {}", found(progress)),
             Phase::Processing => format!("reading: {}", read(progress)),
-            Phase::Starting | Phase::Selecting | Phase::Finishing => return,
+            Phase::Starting | Phase::Selecting | Phase::Finishing | Phase::Waiting => return,
         };
         let _ = writeln!(std::io::stderr(), "dupfind: {line}");
     }

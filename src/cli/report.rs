@@ -106,8 +106,8 @@ pub(super) async fn run(args: ReportArgs, context: &Context) -> Result<Exit, Fai
     }
     let mut sinks = open_sinks(&args, context, &mut files)?;
 
-    let places = index.places(&settings.host).await?;
-    let mounts = index.mounts(&settings.host).await?;
+    let places = index.places(&settings.host.name).await?;
+    let mounts = index.mounts(&settings.host.name).await?;
     let mut filter = ReportFilter {
         under: None,
         min_size: args.min_size.unwrap_or_default(),

@@ -41,7 +41,7 @@ pub(super) async fn run(args: RootsArgs, context: &Context) -> Result<Exit, Fail
     let settings = context.settings(&Flags::default())?;
     let index = context.open_index(&settings).await?;
     if let Some(RootsCommand::Remove { directory }) = args.command {
-        return remove(index.as_ref(), &settings.host, &directory, context).await;
+        return remove(index.as_ref(), &settings.host.name, &directory, context).await;
     }
     let roots = index.roots().await?;
     let mut output = io::stdout().lock();

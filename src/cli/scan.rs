@@ -189,7 +189,7 @@ impl StartedRun {
         let display = ProgressDisplay::start(&progress, context);
         let scanner = Scanner::new(
             Arc::clone(&index),
-            Arc::clone(&settings.host),
+            settings.host.clone(),
             settings.workers,
             context.cancel.clone(),
             Arc::clone(&progress),

@@ -9,11 +9,12 @@ use super::context::Context;
 use super::exit::{Exit, Failure};
 use super::roots::{last_scan_text, root_json};
 use crate::config::Flags;
-use crate::format::{bytes, plural};
+use crate::format::{bytes, count, plural};
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
-use crate::model::path::{escape_path, shown_path};
+use crate::model::path::{escape, escape_path, shown_path};
 use crate::model::pending::ExtentTotals;
 use crate::model::scan::Root;
+use crate::model::worker::Worker;
 
 /// Show what the index holds and what is still to be done
 #[derive(Debug, Args)]
@@ -31,6 +32,7 @@ struct Status {
     size: u64,
     roots: Vec<(Root, ExtentTotals)>,
     summary: Summary,
+    workers: Vec<Worker>,
     problems: Vec<ProblemRow>,
 }
 
@@ -43,7 +45,7 @@ pub(super) async fn run(args: StatusArgs, context: &Context) -> Result<Exit, Fai
         roots.push((root, totals));
     }
     let problems = if args.problems {
-        index.problems(&index.places(&settings.host).await?, u64::MAX).await?
+        index.problems(&index.places(&settings.host.name).await?, u64::MAX).await?
     } else {
         Vec::new()
     };
@@ -52,6 +54,7 @@ pub(super) async fn run(args: StatusArgs, context: &Context) -> Result<Exit, Fai
         size: index.size().await?,
         roots,
         summary: index.summary(&ReportFilter::default()).await?,
+        workers: index.workers().await?,
         problems,
     };
     let mut output = io::BufWriter::new(io::stdout().lock());
@@ -65,7 +68,7 @@ pub(super) async fn run(args: StatusArgs, context: &Context) -> Result<Exit, Fai
 }
 
 fn write_text(status: &Status, output: &mut impl Write, context: &Context) -> io::Result<()> {
-    let Status { location, size, roots, summary, problems } = status;
+    let Status { location, size, roots, summary, workers, problems } = status;
     let bold = |text: &str| context.style.bold(text);
     writeln!(output, "{}  {location} ({})", bold("index"), bytes(*size))?;
     for (root, totals) in roots {
@@ -73,6 +76,9 @@ fn write_text(status: &Status, output: &mut impl Write, context: &Context) -> io
         let last_scan = last_scan_text(root);
         let path = escape_path(&root.path);
         writeln!(output, "{}   {path}  {last_scan}, {files} with {}", bold("root"), bytes(totals.bytes))?;
+    }
+    for worker in workers {
+        writeln!(output, "{} {}", bold("worker"), worker_text(worker, context))?;
     }
     let files = plural(summary.files, "file", "files");
     writeln!(output, "{files} with {}", bytes(summary.bytes))?;
@@ -96,6 +102,50 @@ fn write_text(status: &Status, output: &mut impl Write, context: &Context) -> io
         writeln!(output, "  {}: {}", shown_path(row.host.as_deref(), &row.path), row.problem)?;
     }
     Ok(())
+}
+
+/// A worker for people: who, what it holds, how fast, when it was last heard of.
+fn worker_text(worker: &Worker, context: &Context) -> String {
+    let who = format!("{} process {} ({})", escape(worker.host.as_bytes()), worker.process, worker.task);
+    let silence = worker.silence.as_secs();
+    if !worker.is_alive {
+        let free = if worker.leases > 0 { ", its work is free" } else { "" };
+        return context.style.warning(&format!("{who}  dead, last seen {silence} s ago{free}"));
+    }
+    let holds = match worker.leases {
+        0 => String::new(),
+        leases => {
+            let files = plural(worker.leased_files, "file", "files");
+            format!("  holds {} with {files},", plural(leases, "lease", "leases"))
+        }
+    };
+    let read = plural(worker.files, "file", "files");
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate is never negative")]
+    let rate = (worker.files_per_second as u64, worker.bytes_per_second as u64);
+    format!(
+        "{who} {holds} read {read} with {}, {} files/s and {}/s, seen {silence} s ago",
+        bytes(worker.bytes),
+        count(rate.0),
+        bytes(rate.1)
+    )
+}
+
+fn worker_json(worker: &Worker) -> Value {
+    json!({
+        "id": worker.id.0,
+        "host": worker.host,
+        "process": worker.process,
+        "task": worker.task,
+        "alive": worker.is_alive,
+        "age_seconds": worker.age.as_secs_f64(),
+        "silent_seconds": worker.silence.as_secs_f64(),
+        "leases": worker.leases,
+        "leased_files": worker.leased_files,
+        "files_read": worker.files,
+        "bytes_read": worker.bytes,
+        "files_per_second": worker.files_per_second,
+        "bytes_per_second": worker.bytes_per_second,
+    })
 }
 
 /// The figures for machines; the same names as in the JSON report.
@@ -125,6 +175,7 @@ fn status_json(status: &Status, with_problems: bool) -> Value {
         "version": 1,
         "index": { "location": status.location, "bytes": status.size },
         "roots": status.roots.iter().map(root).collect::<Vec<_>>(),
+        "workers": status.workers.iter().map(worker_json).collect::<Vec<_>>(),
         "summary": summary_json(&status.summary),
     });
     if with_problems {

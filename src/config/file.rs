@@ -1,5 +1,6 @@
 //! `config.json`: where it is looked for, and what may stand in it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
@@ -67,6 +68,8 @@ pub(super) struct ConfigFile {
     pub(super) processing: ProcessingSection,
     /// The name this host goes by in the index.
     pub(super) host: Option<String>,
+    /// Names of volumes, by their directories on this host.
+    pub(super) volumes: BTreeMap<String, String>,
 }
 
 /// The section `processing`.

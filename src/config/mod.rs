@@ -15,6 +15,7 @@ pub use database::{Database, Password, PostgresSettings};
 pub use file::ConfigError;
 
 use crate::model::settings::ScanSettings;
+use crate::model::volume::Host;
 use crate::scan::Workers;
 
 /// What was given on the command line.
@@ -58,8 +59,8 @@ pub struct Settings {
     pub scan: ScanSettings,
     /// How the work is divided.
     pub workers: Workers,
-    /// The name this host goes by in the index.
-    pub host: Arc<str>,
+    /// What this host is called in the index, and what is mounted on it.
+    pub host: Host,
 }
 
 /// Reading threads for each processor: a disk answers faster when it has more than one request to
@@ -101,7 +102,10 @@ impl Settings {
         };
         let host =
             environment.text("DUPFIND_HOST")?.or(file.host).unwrap_or_else(|| environment.host.clone());
-        Ok(Self { database, scan: scan.into_settings(), workers, host: host.into() })
+        let named =
+            file.volumes.iter().map(|(path, name)| (environment.expand(path, &directory), name.clone()));
+        let host = Host { name: host.into(), named_volumes: Arc::new(named.collect()) };
+        Ok(Self { database, scan: scan.into_settings(), workers, host })
     }
 }
 

@@ -14,6 +14,15 @@ pub struct VolumeId(pub i64);
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VolumeIdentity(pub Arc<str>);
 
+/// This host, as the index knows it.
+#[derive(Debug, Clone, Default)]
+pub struct Host {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Directories that the user gave names to, so that they are one volume wherever they are mounted.
+    pub named_volumes: Arc<BTreeMap<PathBuf, String>>,
+}
+
 /// A mount through which a volume can be reached on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Mount {

@@ -12,6 +12,7 @@ mod discover;
 mod error;
 mod process;
 mod roots;
+mod worker;
 
 use std::io::BufRead;
 use std::path::PathBuf;
@@ -27,7 +28,7 @@ use crate::index::{Index, Writer};
 use crate::model::group::{ProblemRow, ReportFilter};
 use crate::model::scan::{ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
-use crate::model::volume::Extent;
+use crate::model::volume::{Extent, Host};
 use crate::model::worker::Participant;
 use crate::progress::{Phase, Progress};
 use crate::volume::Volumes;
@@ -64,6 +65,7 @@ pub struct ScanReport {
 #[derive(Debug)]
 pub struct Scanner {
     index: Arc<dyn Index>,
+    host: Host,
     volumes: Arc<Volumes>,
     workers: Workers,
     cancel: Cancel,
@@ -117,13 +119,13 @@ impl Scanner {
     /// Prepares for runs; nothing is written yet.
     pub fn new(
         index: Arc<dyn Index>,
-        host: Arc<str>,
+        host: Host,
         workers: Workers,
         cancel: Cancel,
         progress: Arc<Progress>,
     ) -> Result<Self, ScanError> {
-        let volumes = Arc::new(Volumes::read(host).map_err(ScanError::Mounts)?);
-        Ok(Self { index, volumes, workers, cancel, progress })
+        let volumes = Arc::new(Volumes::read(&host).map_err(ScanError::Mounts)?);
+        Ok(Self { index, host, volumes, workers, cancel, progress })
     }
 
     /// Scans directories, and the roots inside them; unless `discover_only`, reads what they may
@@ -213,6 +215,7 @@ impl Run<'_> {
         if let Err(error) = result {
             // If the index itself failed, this may fail too: the next writer marks the scans.
             let _ = self.end_scans(Some(&error.to_string()), pending).await;
+            let _ = self.writer.close().await;
             return Err(error);
         }
         self.end_scans(None, pending).await?;

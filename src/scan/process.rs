@@ -14,6 +14,7 @@ use crate::model::scan::ScanCounts;
 use crate::model::volume::{Extent, MountMap};
 use crate::processing::pool::{JOBS_IN_BATCH, WAITING_BATCHES, process_all};
 use crate::progress::Phase;
+use crate::volume::Volumes;
 
 /// How long outcomes wait for company before they are written: others may wait for them.
 const LONGEST_WAIT: Duration = Duration::from_millis(50);
@@ -98,11 +99,13 @@ impl Scanner {
 
     /// The mounts that lead to a volume of the index at this moment.
     pub(super) async fn reachable_mounts(&self) -> Result<MountMap, ScanError> {
+        // What is mounted may have changed since the run began.
+        let table = Volumes::read(&self.host).map_err(ScanError::Mounts)?;
         let mounts = self.index.mounts(self.volumes.host()).await?;
         let volumes = self.index.volumes().await?;
         let reachable = mounts.iter().filter(|(id, mount)| {
             let identity = volumes.iter().find(|(volume, _)| volume == id).map(|(_, identity)| identity);
-            identity.is_some_and(|identity| self.volumes.is_reachable(identity, mount))
+            identity.is_some_and(|identity| table.is_reachable(identity, mount))
         });
         Ok(MountMap::new(reachable.map(|(id, mount)| (id, mount.clone())).collect()))
     }

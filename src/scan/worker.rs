@@ -1,0 +1,122 @@
+//! A run without discovery: what any host has found is read by all that can reach it.
+
+use std::time::Duration;
+
+use super::{Processing, Run, ScanError, ScanReport, Scanner};
+use crate::index::{IndexError, WorkMark};
+use crate::model::path::VolumePath;
+use crate::model::scan::ScanStatus;
+use crate::model::volume::Extent;
+use crate::progress::Phase;
+use crate::volume::Volumes;
+
+/// How often one that waits for work looks for it.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How often a wait looks whether the user wants to stop.
+const GLANCE: Duration = Duration::from_millis(100);
+
+impl Scanner {
+    /// Reads what is pending on the volumes that this host can reach, whoever found it, until nothing
+    /// is left; with `watch`, stays and waits for more until it is stopped.
+    pub async fn work(&self, watch: bool) -> Result<ScanReport, ScanError> {
+        let mut run = self.begin("worker").await?;
+        loop {
+            let result = run.work_until_done().await;
+            if let Err(error) = result {
+                // What it holds is free at once, if the index can still be told.
+                let _ = run.writer.close().await;
+                return Err(error);
+            }
+            if !watch || self.cancel.is_requested() {
+                break;
+            }
+            self.progress.enter(Phase::Waiting);
+            run = self.wait_for_work(run).await?;
+        }
+        run.report.status = if self.cancel.is_requested() && !watch {
+            ScanStatus::Interrupted
+        } else {
+            ScanStatus::Completed
+        };
+        run.writer.close().await?;
+        Ok(run.report)
+    }
+
+    /// Waits until something was found, or a piece of work became free. Where only one process may
+    /// write, the others are let in meanwhile.
+    async fn wait_for_work<'a>(&'a self, run: Run<'a>) -> Result<Run<'a>, ScanError> {
+        let reachable = self.reachable_mounts().await?.volumes();
+        let before = self.index.work_mark(&reachable).await?;
+        let Run { writer, report, .. } = run;
+        let kept = if self.index.is_shared() {
+            Some(writer)
+        } else {
+            writer.close().await?;
+            None
+        };
+        self.wait_for_change(before).await?;
+        let writer = match kept {
+            Some(writer) => writer,
+            None => match self.begin("worker").await {
+                Ok(run) => run.writer,
+                // Stopped while another process was writing: there is nothing to be finished.
+                Err(ScanError::Index(IndexError::WaitCancelled { .. })) => {
+                    return Err(ScanError::Stopped);
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        Ok(Run { scanner: self, writer, scans: Vec::new(), report })
+    }
+
+    async fn wait_for_change(&self, before: WorkMark) -> Result<(), ScanError> {
+        loop {
+            let mut waited = Duration::ZERO;
+            while waited < LOOK_AGAIN {
+                if self.cancel.is_requested() {
+                    return Ok(());
+                }
+                tokio::time::sleep(GLANCE).await;
+                waited += GLANCE;
+            }
+            // A disk may have been plugged in meanwhile.
+            let reachable = self.reachable_mounts().await?.volumes();
+            if self.index.work_mark(&reachable).await? != before {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Run<'_> {
+    /// All stages over the whole index, again until one pass finds nothing: what others finish
+    /// meanwhile may be the partner of something here.
+    async fn work_until_done(&mut self) -> Result<(), ScanError> {
+        loop {
+            self.register_mounted().await?;
+            let volumes = self.scanner.index.volumes().await?;
+            let everything =
+                volumes.iter().map(|(volume, _)| Extent { volume: *volume, path: VolumePath::new(b"") });
+            let before = self.scanner.progress.total_files.get();
+            self.process(Processing::Of(everything.collect())).await?;
+            self.writer.commit().await?;
+            let found_some = self.scanner.progress.total_files.get() > before;
+            if !found_some || self.scanner.cancel.is_requested() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Tells the index where this host mounts volumes that others have found.
+    async fn register_mounted(&mut self) -> Result<(), ScanError> {
+        let scanner = self.scanner;
+        let known = scanner.index.volumes().await?;
+        let mounted = Volumes::read(&scanner.host).map_err(ScanError::Mounts)?.mounted();
+        for volume in mounted.iter().filter(|volume| known.iter().any(|(_, known)| *known == volume.identity))
+        {
+            self.writer.register_volume(scanner.volumes.host(), volume).await?;
+        }
+        Ok(self.writer.commit().await?)
+    }
+}
