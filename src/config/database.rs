@@ -224,10 +224,12 @@ impl fmt::Display for Database {
             Self::Postgres(settings) => {
                 let url = Url::parse(settings.url.reveal()).ok();
                 let host = url.as_ref().and_then(Url::host_str).filter(|host| !host.is_empty());
+                let port =
+                    url.as_ref().and_then(Url::port).map(|port| format!(":{port}")).unwrap_or_default();
                 let database = url.as_ref().map_or("", Url::path);
                 write!(
                     f,
-                    "PostgreSQL {}{}",
+                    "PostgreSQL {}{port}{}",
                     escape(host.unwrap_or("localhost").as_bytes()),
                     escape(database.as_bytes())
                 )
@@ -267,7 +269,7 @@ mod tests {
         }
         let shown =
             Database::from_url("postgres://ann:x@nas:5433/photos", "", &Environment::default()).unwrap();
-        assert_eq!(shown.to_string(), "PostgreSQL nas/photos");
+        assert_eq!(shown.to_string(), "PostgreSQL nas:5433/photos");
         let refused =
             Database::from_url("mysql://ann:hunter2@nas", "--db-url", &Environment::default()).unwrap_err();
         assert!(!refused.to_string().contains("hunter2"));

@@ -68,7 +68,7 @@ pub enum IndexError {
         source: sqlx::Error,
     },
     /// The server takes the connection and does not answer.
-    #[error("the server does not answer any more")]
+    #[error("the server does not answer")]
     CutOff,
     /// The server was away for longer than the user wants to wait.
     #[error(
@@ -159,6 +159,11 @@ impl IndexError {
             ),
             _ => false,
         }
+    }
+
+    /// True if the server says itself that it will be there in a moment.
+    pub(super) fn is_starting(&self) -> bool {
+        matches!(self.sql_state().as_deref(), Some("57P03" | "53300"))
     }
 
     /// True if two transactions were in each other's way: `serialization_failure` (40001),

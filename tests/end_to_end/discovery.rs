@@ -33,32 +33,6 @@ fn a_first_scan_finds_duplicates_and_a_second_finds_what_changed() {
 }
 
 #[test]
-fn an_unchanged_tree_is_not_read_and_no_row_of_it_is_written() {
-    let sandbox = Sandbox::new();
-    for index in 0..50 {
-        sandbox.write(format!("d{}/f{index}", index % 7), format!("{}", index / 2));
-    }
-    let_timestamps_settle();
-    sandbox.scan();
-    // A trigger on every kind of write says whether a row is touched, however it is done.
-    let _ = sandbox.sql("create table touched (what text)");
-    for event in ["insert", "update", "delete"] {
-        let _ = sandbox.sql(&format!(
-            "create trigger on_{event} after {event} on files begin insert into touched values ('{event}'); end"
-        ));
-    }
-    let again = sandbox.scan_json(&["tree"]);
-    assert_eq!(
-        (&again["files_seen"], &again["hashed"], &again["bytes_read"]),
-        (&50.into(), &0.into(), &0.into())
-    );
-    assert_eq!(sandbox.sql("select count(*) from touched"), "0");
-    sandbox.write("d0/f0", "changed");
-    sandbox.scan();
-    assert_ne!(sandbox.sql("select count(*) from touched"), "0", "the triggers do fire");
-}
-
-#[test]
 fn a_file_read_within_a_tick_of_its_last_change_is_read_again() {
     let sandbox = Sandbox::new();
     sandbox.write("one", "same");
@@ -155,8 +129,7 @@ fn globs_sizes_and_depth_choose_files() {
     sandbox.write("node_modules/d.jpg", "12345");
     let seen = |arguments: &[&str]| {
         let _ = sandbox.scan_json(arguments);
-        sandbox
-            .sql("select group_concat(cast(name as text), ' ') from (select name from files order by name)")
+        sandbox.file_names()
     };
     assert_eq!(seen(&["--include", "*.jpg", "tree"]), "a.jpg b.jpg d.jpg");
     assert_eq!(seen(&["--include", "*.jpg", "--exclude", "node_modules", "tree"]), "a.jpg b.jpg");
@@ -208,7 +181,7 @@ fn overlapping_and_repeated_roots_make_no_duplicates() {
     assert_eq!(sandbox.run(["roots"]).succeeds().stdout().lines().count(), 2);
     // The inner root keeps its rows when the outer one is forgotten, and the other way round.
     sandbox.run(["roots", "remove", "tree"]).succeeds();
-    assert_eq!(sandbox.sql("select cast(name as text) from files"), "file");
+    assert_eq!(sandbox.file_names(), "file");
     sandbox.scan();
     sandbox.run(["roots", "remove", "tree/sub"]).succeeds();
     assert_eq!(sandbox.sql("select count(*) from files"), "2");
@@ -360,17 +333,9 @@ fn files_that_only_links_lead_to_come_and_go_with_the_links() {
     std::fs::remove_file(sandbox.tree().join("l2")).unwrap();
     std::fs::remove_file(sandbox.tree().join("l3")).unwrap();
     sandbox.run(["scan", "tree"]).succeeds();
-    assert_eq!(
-        sandbox
-            .sql("select group_concat(cast(name as text), ' ') from (select name from files order by name)"),
-        ".hidden one"
-    );
+    assert_eq!(sandbox.file_names(), ".hidden one");
     sandbox.run(["scan", "--hidden", "tree"]).succeeds();
-    assert_eq!(
-        sandbox.sql("select cast(name as text) from files"),
-        ".hidden",
-        "links are not followed any more"
-    );
+    assert_eq!(sandbox.file_names(), ".hidden", "links are not followed any more");
 }
 
 #[test]
@@ -401,4 +366,35 @@ fn a_part_of_a_root_is_not_forgotten_by_itself() {
     sandbox.run(["roots", "remove", "tree/sub"]).refused(2, &["tree/sub", "part of"]);
     sandbox.run(["roots", "remove", "home"]).refused(2, &["home", "not a scanned directory"]);
     assert_eq!(sandbox.sql("select count(*) from files"), "1");
+}
+
+/// What is so in SQLite only; left out by name where the tests run on PostgreSQL.
+mod sqlite_only {
+    use super::*;
+
+    #[test]
+    fn an_unchanged_tree_is_not_read_and_no_row_of_it_is_written() {
+        let sandbox = Sandbox::new();
+        for index in 0..50 {
+            sandbox.write(format!("d{}/f{index}", index % 7), format!("{}", index / 2));
+        }
+        let_timestamps_settle();
+        sandbox.scan();
+        // A trigger on every kind of write says whether a row is touched, however it is done.
+        let _ = sandbox.sql("create table touched (what text)");
+        for event in ["insert", "update", "delete"] {
+            let _ = sandbox.sql(&format!(
+                "create trigger on_{event} after {event} on files begin insert into touched values ('{event}'); end"
+            ));
+        }
+        let again = sandbox.scan_json(&["tree"]);
+        assert_eq!(
+            (&again["files_seen"], &again["hashed"], &again["bytes_read"]),
+            (&50.into(), &0.into(), &0.into())
+        );
+        assert_eq!(sandbox.sql("select count(*) from touched"), "0");
+        sandbox.write("d0/f0", "changed");
+        sandbox.scan();
+        assert_ne!(sandbox.sql("select count(*) from touched"), "0", "the triggers do fire");
+    }
 }

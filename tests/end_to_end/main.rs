@@ -9,5 +9,7 @@ mod options;
 mod oracle;
 mod processing;
 mod reports;
+#[path = "../server/mod.rs"]
+mod server;
 mod support;
 mod survival;

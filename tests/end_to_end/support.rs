@@ -7,20 +7,36 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
+use sqlx::{Connection as _, Row as _};
 use tempfile::TempDir;
 
-/// A directory that is removed with everything in it.
+use super::server::TestDatabase;
+
+/// A directory that is removed with everything in it. The index is a SQLite file in it, or, with
+/// `DUPFIND_TEST_DATABASE=postgres`, a database of its own on the test server.
 pub(crate) struct Sandbox {
     directory: TempDir,
+    database: Option<TestDatabase>,
 }
 
 impl Sandbox {
     pub(crate) fn new() -> Self {
+        let on_postgres = std::env::var("DUPFIND_TEST_DATABASE").is_ok_and(|name| name == "postgres");
+        Self::with(on_postgres.then(|| on_a_runtime(TestDatabase::create)))
+    }
+
+    /// One whose index is in PostgreSQL, whatever the others use.
+    pub(crate) fn on_postgres() -> Self {
+        Self::with(Some(on_a_runtime(TestDatabase::create)))
+    }
+
+    /// One whose index is in this database.
+    pub(crate) fn with(database: Option<TestDatabase>) -> Self {
         let directory = tempfile::Builder::new().prefix("dupfind-test-").tempdir().unwrap();
         for name in ["home", "tree"] {
             std::fs::create_dir(directory.path().join(name)).unwrap();
         }
-        Self { directory }
+        Self { directory, database }
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -53,6 +69,10 @@ impl Sandbox {
         let mut command = Command::new(binary());
         command.args(arguments).env_clear().env("HOME", self.path().join("home"));
         command.current_dir(self.path()).stdin(Stdio::null());
+        if let Some(database) = &self.database {
+            // The dead are taken for dead soon.
+            command.env("DUPFIND_DB_URL", database.url()).env("DUPFIND_LEASE_SECONDS", "2");
+        }
         command
     }
 
@@ -95,25 +115,52 @@ impl Sandbox {
         self.groups().into_iter().map(|group| group.into_iter().map(text).collect()).collect()
     }
 
-    /// What SQL says of the index.
+    /// The names of all files in the index, in order.
+    pub(crate) fn file_names(&self) -> String {
+        self.sql("select filename from file_hashes order by filename").replace('\n', " ")
+    }
+
+    /// Takes the index away.
+    pub(crate) fn forget_index(&self) {
+        match &self.database {
+            Some(database) => on_a_runtime(async || database.clear().await),
+            None => drop(std::fs::remove_dir_all(self.index().parent().unwrap())),
+        }
+    }
+
+    /// The database finds no fault with itself.
+    pub(crate) fn assert_sound(&self) {
+        if self.database.is_none() {
+            assert_eq!(self.sql("pragma integrity_check"), "ok");
+        }
+    }
+
+    /// What SQL says of the index: a line for each row, columns with bars between them.
     pub(crate) fn sql(&self, query: &str) -> String {
-        use sqlx::{Connection as _, Row as _};
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.index());
-            let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
-            let query = sqlx::AssertSqlSafe(query.to_owned());
-            let rows = sqlx::query(query).fetch_all(&mut connection).await.unwrap();
-            let text = |row: &sqlx::sqlite::SqliteRow| {
-                let column = |index| row.try_get_unchecked::<Option<String>, _>(index).unwrap();
-                let values = (0..row.len()).map(|index| column(index).unwrap_or_else(|| "NULL".to_owned()));
-                values.collect::<Vec<_>>().join("|")
-            };
-            let text = rows.iter().map(text).collect::<Vec<_>>().join("\n");
-            connection.close().await.unwrap();
-            text
+        on_a_runtime(async || match &self.database {
+            Some(database) => database.say(query).await,
+            None => {
+                let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.index());
+                let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+                let query = sqlx::AssertSqlSafe(query.to_owned());
+                let rows = sqlx::query(query).fetch_all(&mut connection).await.unwrap();
+                let text = |row: &sqlx::sqlite::SqliteRow| {
+                    let column = |index| row.try_get_unchecked::<Option<String>, _>(index).unwrap();
+                    let values =
+                        (0..row.len()).map(|index| column(index).unwrap_or_else(|| "NULL".to_owned()));
+                    values.collect::<Vec<_>>().join("|")
+                };
+                let text = rows.iter().map(text).collect::<Vec<_>>().join("\n");
+                connection.close().await.unwrap();
+                text
+            }
         })
     }
+}
+
+fn on_a_runtime<T>(work: impl AsyncFnOnce() -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(work())
 }
 
 /// A run that ended.

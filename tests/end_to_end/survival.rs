@@ -37,7 +37,7 @@ fn a_scan_killed_at_any_moment_is_resumed_to_the_same_report() {
 
     let mut killed = 0;
     for round in 0..12_u32 {
-        let _ = std::fs::remove_dir_all(sandbox.index().parent().unwrap());
+        sandbox.forget_index();
         let mut child = sandbox.command(["scan", "-q", "--threads", "1", "tree"]).spawn().unwrap();
         std::thread::sleep(whole_run * (round + 1) / 12);
         send(&child, Signal::KILL);
@@ -50,7 +50,7 @@ fn a_scan_killed_at_any_moment_is_resumed_to_the_same_report() {
         }
         assert_eq!(sandbox.groups(), expected, "killed in round {round}");
         assert_eq!(sandbox.report()["complete"], true);
-        assert_eq!(sandbox.sql("pragma integrity_check"), "ok");
+        sandbox.assert_sound();
     }
     assert!(killed > 0, "no round was quick enough to kill");
 }
@@ -60,7 +60,7 @@ fn an_interrupted_scan_says_how_to_go_on() {
     let sandbox = large_tree();
     let mut codes = Vec::new();
     for (signal, delay) in [(Signal::INT, 20), (Signal::TERM, 60), (Signal::INT, 120)] {
-        let _ = std::fs::remove_dir_all(sandbox.index().parent().unwrap());
+        sandbox.forget_index();
         let child = sandbox
             .command(["scan", "--threads", "1", "tree"])
             .stdout(Stdio::piped())
@@ -100,9 +100,8 @@ fn roots_that_a_stopped_scan_did_not_reach_are_resumed_too() {
     send(&child, Signal::KILL);
     child.wait().unwrap();
     sandbox.run(["resume", "-q"]).succeeds();
-    let names = "select group_concat(cast(name as text), ' ') from (select f.name from files f
-                 join directories d on d.id = f.directory_id where cast(d.path as text) like '%/tree' order by f.name)";
-    assert_eq!(sandbox.sql(names), "y z");
+    let names = "select filename from file_hashes where absolute_path like '%/tree/%' order by filename";
+    assert_eq!(sandbox.sql(names), "y\nz");
     assert_eq!(sandbox.report()["complete"], true);
 }
 
@@ -118,62 +117,8 @@ fn two_at_once_take_turns() {
         Run::of(child.wait_with_output().unwrap()).succeeds();
     }
     assert_eq!(sandbox.report()["summary"]["groups"], 2001);
-    assert_eq!(sandbox.sql("pragma integrity_check"), "ok");
+    sandbox.assert_sound();
     assert_eq!(sandbox.sql("select count(*) from scans where status = 'completed'"), "3");
-}
-
-#[test]
-fn the_one_who_waits_says_for_whom() {
-    let sandbox = Sandbox::new();
-    sandbox.write("a", "x");
-    sandbox.scan();
-    // A scan that waits for its list of names holds the index.
-    let mut holder = sandbox.command(["scan", "--files-from", "-"]).stdin(Stdio::piped()).spawn().unwrap();
-    let mut name = String::new();
-    let lock = sandbox.index().with_extension("db.lock");
-    let began = Instant::now();
-    while name.is_empty() && began.elapsed() < Duration::from_secs(20) {
-        name = std::fs::read_to_string(&lock).unwrap_or_default();
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    assert!(name.contains(&holder.id().to_string()), "{name:?}");
-    sandbox.run(["scan", "--no-wait", "tree"]).refused(3, &[&name]);
-    sandbox.run(["report"]).succeeds();
-
-    let mut waiting = sandbox.command(["scan", "tree"]).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(waiting.stderr.take().unwrap()).lines();
-    let line = lines.next().unwrap().unwrap();
-    assert!(line.contains("waiting for") && line.contains(&name), "{line}");
-    send(&waiting, Signal::INT);
-    assert_eq!(waiting.wait().unwrap().code(), Some(130));
-    drop(holder.stdin.take());
-    assert!(holder.wait().unwrap().success());
-}
-
-#[test]
-fn a_full_disk_is_a_clear_error_and_the_index_opens_again() {
-    let sandbox = large_tree();
-    let disk = sandbox.path().join("disk");
-    std::fs::create_dir(&disk).unwrap();
-    let dupfind = env!("CARGO_BIN_EXE_dupfind");
-    let script = format!(
-        "mount -t tmpfs -o size=300k tmpfs {disk} || exit 77
-         export HOME={home}
-         {dupfind} scan --db-url sqlite://{disk}/index.db {tree} 2>{disk}.err; echo scan $?
-         {dupfind} status --db-url sqlite://{disk}/index.db >/dev/null; echo status $?
-         mount -o remount,size=100m {disk}
-         {dupfind} scan -q --db-url sqlite://{disk}/index.db {tree}; echo again $?
-         {dupfind} report --json {disk}.json --db-url sqlite://{disk}/index.db; echo report $?",
-        disk = disk.display(),
-        home = sandbox.path().join("home").display(),
-        tree = sandbox.tree().display(),
-    );
-    let said = in_own_mounts(&script);
-    let error = std::fs::read_to_string(disk.with_extension("err")).unwrap_or_default();
-    assert_eq!(said.lines().collect::<Vec<_>>(), ["scan 3", "status 0", "again 0", "report 0"], "{error}");
-    assert!(error.contains("no space left for the index"), "{error}");
-    assert_eq!(error.trim_end().lines().count(), 1, "{error}");
-    assert_groups(&disk.with_extension("json"), 2001);
 }
 
 /// Runs a script that may mount what it likes (in a namespace of its own: as root, or as anyone where
@@ -190,4 +135,68 @@ fn assert_groups(report: &Path, expected: u64) {
     let report: serde_json::Value = serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap();
     assert_eq!(report["summary"]["groups"], expected);
     assert_eq!(report["complete"], true);
+}
+
+/// What is so in SQLite only; left out by name where the tests run on PostgreSQL.
+mod sqlite_only {
+    use super::*;
+
+    #[test]
+    fn the_one_who_waits_says_for_whom() {
+        let sandbox = Sandbox::new();
+        sandbox.write("a", "x");
+        sandbox.scan();
+        // A scan that waits for its list of names holds the index.
+        let mut holder =
+            sandbox.command(["scan", "--files-from", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+        let mut name = String::new();
+        let lock = sandbox.index().with_extension("db.lock");
+        let began = Instant::now();
+        while name.is_empty() && began.elapsed() < Duration::from_secs(20) {
+            name = std::fs::read_to_string(&lock).unwrap_or_default();
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(name.contains(&holder.id().to_string()), "{name:?}");
+        sandbox.run(["scan", "--no-wait", "tree"]).refused(3, &[&name]);
+        sandbox.run(["report"]).succeeds();
+
+        let mut waiting = sandbox.command(["scan", "tree"]).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(waiting.stderr.take().unwrap()).lines();
+        let line = lines.next().unwrap().unwrap();
+        assert!(line.contains("waiting for") && line.contains(&name), "{line}");
+        send(&waiting, Signal::INT);
+        assert_eq!(waiting.wait().unwrap().code(), Some(130));
+        drop(holder.stdin.take());
+        assert!(holder.wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_full_disk_is_a_clear_error_and_the_index_opens_again() {
+        let sandbox = large_tree();
+        let disk = sandbox.path().join("disk");
+        std::fs::create_dir(&disk).unwrap();
+        let dupfind = env!("CARGO_BIN_EXE_dupfind");
+        let script = format!(
+            "mount -t tmpfs -o size=300k tmpfs {disk} || exit 77
+             export HOME={home}
+             {dupfind} scan --db-url sqlite://{disk}/index.db {tree} 2>{disk}.err; echo scan $?
+             {dupfind} status --db-url sqlite://{disk}/index.db >/dev/null; echo status $?
+             mount -o remount,size=100m {disk}
+             {dupfind} scan -q --db-url sqlite://{disk}/index.db {tree}; echo again $?
+             {dupfind} report --json {disk}.json --db-url sqlite://{disk}/index.db; echo report $?",
+            disk = disk.display(),
+            home = sandbox.path().join("home").display(),
+            tree = sandbox.tree().display(),
+        );
+        let said = in_own_mounts(&script);
+        let error = std::fs::read_to_string(disk.with_extension("err")).unwrap_or_default();
+        assert_eq!(
+            said.lines().collect::<Vec<_>>(),
+            ["scan 3", "status 0", "again 0", "report 0"],
+            "{error}"
+        );
+        assert!(error.contains("no space left for the index"), "{error}");
+        assert_eq!(error.trim_end().lines().count(), 1, "{error}");
+        assert_groups(&disk.with_extension("json"), 2001);
+    }
 }

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, Row as _, ValueRef as _};
 
 /// Names the databases of one test process apart.
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -41,6 +42,30 @@ impl TestDatabase {
 
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// What SQL says: a line for each row, columns with bars between them.
+    #[allow(dead_code, reason = "only some of the test programs ask")]
+    pub(crate) async fn say(&self, query: &str) -> String {
+        let mut connection = PgConnection::connect(&self.url).await.unwrap();
+        let query = AssertSqlSafe(query.to_owned());
+        // The simple protocol answers in text, whatever the type.
+        let rows = sqlx::raw_sql(query).fetch_all(&mut connection).await.unwrap();
+        let value = |row: &PgRow, index: usize| {
+            let value = row.try_get_raw(index).unwrap();
+            if value.is_null() { "NULL".to_owned() } else { value.as_str().unwrap().to_owned() }
+        };
+        let line = |row: &PgRow| (0..row.len()).map(|index| value(row, index)).collect::<Vec<_>>().join("|");
+        let text = rows.iter().map(line).collect::<Vec<_>>().join("\n");
+        connection.close().await.unwrap();
+        text
+    }
+
+    /// Takes everything away.
+    #[allow(dead_code, reason = "only some of the test programs do")]
+    pub(crate) async fn clear(&self) {
+        say(&self.url, "drop schema public cascade").await;
+        say(&self.url, "create schema public").await;
     }
 }
 

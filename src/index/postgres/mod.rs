@@ -105,6 +105,7 @@ impl PostgresIndex {
     }
 
     async fn schema_state(&self) -> Result<SchemaState> {
+        self.session.greet().await?;
         let location = self.location();
         self.session
             .transaction("open the index", async |connection| schema_state(connection, &location).await)

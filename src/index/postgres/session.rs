@@ -24,6 +24,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often a pause looks whether the user wants to stop.
 const GLANCE: Duration = Duration::from_millis(100);
 
+/// Nothing is taken for lost sooner.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+
 /// A connection that is not used for so long is closed.
 const IDLE: Duration = Duration::from_mins(5);
 
@@ -43,6 +46,7 @@ const WHOLE_TABLES: &str = "
 #[derive(Debug, Clone)]
 pub(super) struct Session {
     pool: PgPool,
+    connect: PgConnectOptions,
     options: Arc<PostgresOptions>,
     /// True while the sign of life gets no answer: whoever waits for the server waits in vain.
     is_cut_off: Arc<AtomicBool>,
@@ -57,13 +61,31 @@ impl Session {
             .disable_statement_logging();
         let pool = PgPoolOptions::new()
             .max_connections(options.pool_size)
-            .acquire_timeout(options.connect_timeout)
+            .acquire_timeout(options.connect_timeout.min(options.retry_for).max(SHORTEST_WAIT))
             .idle_timeout(IDLE)
             .after_connect(|connection, _| {
                 Box::pin(async move { connection.execute(EACH_CONNECTION).await.map(drop) })
             })
-            .connect_lazy_with(connect);
-        Ok(Self { pool, options: Arc::new(options), is_cut_off: Arc::default() })
+            .connect_lazy_with(connect.clone());
+        Ok(Self { pool, connect, options: Arc::new(options), is_cut_off: Arc::default() })
+    }
+
+    /// Connects once, and says why that fails: a server that is not there when the program starts is
+    /// not waited for, unless it says itself that it is about to come.
+    pub(super) async fn greet(&self) -> Result<()> {
+        let mut trouble: Option<Trouble> = None;
+        loop {
+            let connecting = tokio::time::timeout(self.options.connect_timeout, self.connect.connect());
+            let error = match connecting.await {
+                Ok(Ok(connection)) => return Ok(drop(connection.close().await)),
+                Ok(Err(source)) => self.explain("open the index", source),
+                Err(_) => self.explain("open the index", sqlx::Error::PoolTimedOut),
+            };
+            if !error.is_starting() {
+                return Err(error);
+            }
+            trouble.get_or_insert_with(|| Trouble::new(&self.options)).pause(error).await?;
+        }
     }
 
     pub(super) fn options(&self) -> &PostgresOptions {
@@ -133,7 +155,7 @@ impl Session {
     async fn cut_off(&self) {
         // At least one look later than the beginning, so that every attempt has its chance.
         loop {
-            tokio::time::sleep(self.options.connect_timeout).await;
+            tokio::time::sleep((self.options.patience / 2).max(SHORTEST_WAIT)).await;
             if self.is_cut_off.load(Ordering::Relaxed) {
                 return;
             }
@@ -143,6 +165,7 @@ impl Session {
     fn explain(&self, operation: &'static str, source: sqlx::Error) -> IndexError {
         match IndexError::during(operation)(source) {
             // Before anything was said: the server is not there, or does not want us.
+            IndexError::Database { source: sqlx::Error::PoolTimedOut, .. } => IndexError::CutOff,
             IndexError::Database { source, .. } if !is_answer(&source) => {
                 IndexError::Unreachable { location: self.options.location.clone(), source }
             }
