@@ -18,7 +18,7 @@ pub(super) struct DbArgs {
 
 #[derive(Debug, Subcommand)]
 enum DbCommand {
-    /// Connect, and show what answers: version, schema, how fast
+    /// Connect, make the index if there is none, and show what answers: version, schema, how fast
     Check {
         /// Print as JSON
         #[arg(long)]

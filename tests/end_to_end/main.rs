@@ -5,6 +5,7 @@
 
 mod browser;
 mod discovery;
+mod faults;
 mod options;
 mod oracle;
 mod processing;
@@ -13,3 +14,4 @@ mod reports;
 mod server;
 mod support;
 mod survival;
+mod workers;

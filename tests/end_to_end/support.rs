@@ -120,6 +120,11 @@ impl Sandbox {
         self.sql("select filename from file_hashes order by filename").replace('\n', " ")
     }
 
+    /// Where the index is, if it is in PostgreSQL.
+    pub(crate) fn database_url(&self) -> &str {
+        self.database.as_ref().unwrap().url()
+    }
+
     /// Takes the index away.
     pub(crate) fn forget_index(&self) {
         match &self.database {
@@ -158,7 +163,7 @@ impl Sandbox {
     }
 }
 
-fn on_a_runtime<T>(work: impl AsyncFnOnce() -> T) -> T {
+pub(crate) fn on_a_runtime<T>(work: impl AsyncFnOnce() -> T) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(work())
 }

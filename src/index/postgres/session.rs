@@ -6,13 +6,13 @@
 
 use std::str::FromStr as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, Postgres};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
+use tokio::sync::Notify;
 
 use super::PostgresOptions;
 use crate::index::{IndexError, Result};
@@ -48,8 +48,8 @@ pub(super) struct Session {
     pool: PgPool,
     connect: PgConnectOptions,
     options: Arc<PostgresOptions>,
-    /// True while the sign of life gets no answer: whoever waits for the server waits in vain.
-    is_cut_off: Arc<AtomicBool>,
+    /// Wakes whoever waits for an answer when the sign of life got none: they wait in vain.
+    silence: Arc<Notify>,
 }
 
 impl Session {
@@ -67,7 +67,7 @@ impl Session {
                 Box::pin(async move { connection.execute(EACH_CONNECTION).await.map(drop) })
             })
             .connect_lazy_with(connect.clone());
-        Ok(Self { pool, connect, options: Arc::new(options), is_cut_off: Arc::default() })
+        Ok(Self { pool, connect, options: Arc::new(options), silence: Arc::default() })
     }
 
     /// Connects once, and says why that fails: a server that is not there when the program starts is
@@ -97,9 +97,9 @@ impl Session {
         self.pool.acquire().await.map_err(|source| self.explain(operation, source))
     }
 
-    /// Notes whether the server answers.
-    pub(super) fn set_cut_off(&self, is_cut_off: bool) {
-        self.is_cut_off.store(is_cut_off, Ordering::Relaxed);
+    /// Ends every wait for an answer: the line is dead, though nobody said so.
+    pub(super) fn give_up_waiting(&self) {
+        self.silence.notify_waiters();
     }
 
     /// Does `work` in a transaction, as often as it takes. Its last attempt is the one that counts, so
@@ -111,12 +111,7 @@ impl Session {
     ) -> Result<T> {
         let mut trouble: Option<Trouble> = None;
         loop {
-            let attempt = self.attempt(operation, &mut work);
-            let result = tokio::select! {
-                result = attempt => result,
-                () = self.cut_off() => Err(IndexError::CutOff),
-            };
-            match result {
+            match self.attempt(operation, &mut work).await {
                 Err(error) if error.is_passing() => {
                     trouble.get_or_insert_with(|| Trouble::new(&self.options)).pause(error).await?;
                 }
@@ -136,30 +131,22 @@ impl Session {
         work: &mut impl AsyncFnMut(&mut PgConnection) -> Result<T>,
     ) -> Result<T> {
         let mut connection = self.acquire(operation).await?;
-        let result = async {
+        let said = async {
             let mut transaction =
                 connection.begin().await.map_err(|source| self.explain(operation, source))?;
             let value = work(&mut transaction).await?;
             transaction.commit().await.map_err(|source| self.explain(operation, source))?;
             Ok(value)
         };
-        let result: Result<T> = result.await;
+        let result: Result<T> = tokio::select! {
+            result = said => result,
+            () = self.silence.notified() => Err(IndexError::CutOff),
+        };
         if matches!(&result, Err(error) if error.is_passing()) {
             // Nobody knows what state it is in.
             drop(connection.detach());
         }
         result
-    }
-
-    /// Ends once the sign of life has gone unanswered for too long.
-    async fn cut_off(&self) {
-        // At least one look later than the beginning, so that every attempt has its chance.
-        loop {
-            tokio::time::sleep((self.options.patience / 2).max(SHORTEST_WAIT)).await;
-            if self.is_cut_off.load(Ordering::Relaxed) {
-                return;
-            }
-        }
     }
 
     fn explain(&self, operation: &'static str, source: sqlx::Error) -> IndexError {

@@ -96,9 +96,9 @@ impl Heartbeat {
             loop {
                 tokio::time::sleep(rhythm).await;
                 let sign = pace.take(&participant.progress);
-                let said = say(&session, worker, &participant, &sign);
-                let answer = tokio::time::timeout(patience / 2, said).await;
-                session.set_cut_off(!matches!(answer, Ok(Ok(()))));
+                if say(&session, worker, &participant, &sign).await.is_err() {
+                    session.give_up_waiting();
+                }
             }
         };
         Self { task: tokio::spawn(beat) }
@@ -119,7 +119,7 @@ async fn say(
 ) -> Result<()> {
     let mut connection = session.acquire("give a sign of life").await?;
     let host = Arc::clone(&participant.host);
-    let said = sqlx::query(SIGN)
+    let sign = sqlx::query(SIGN)
         .bind(worker.0)
         .bind(&*host)
         .bind(i64::from(std::process::id()))
@@ -129,12 +129,19 @@ async fn say(
         .bind(to_integer(sign.bytes))
         .bind(sign.files_per_second)
         .bind(sign.bytes_per_second)
-        .execute(&mut *connection)
-        .await;
-    if said.is_err() {
-        drop(connection.detach());
+        .execute(&mut *connection);
+    let answer = tokio::time::timeout(session.options().patience / 2, sign).await;
+    match answer {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => {
+            drop(connection.detach());
+            Err(IndexError::during("give a sign of life")(error))
+        }
+        Err(_) => {
+            drop(connection.detach());
+            Err(IndexError::CutOff)
+        }
     }
-    said.map(drop).map_err(IndexError::during("give a sign of life"))
 }
 
 fn interval(duration: Duration) -> PgInterval {
