@@ -24,7 +24,7 @@ pub enum IndexError {
     #[error("{0} is something else than a dupfind index; it was left as it is: name another")]
     NotAnIndex(String),
     /// It was made by a newer dupfind, or changed by hand.
-    #[error("index {index}: {source}; it was left as it is: use a newer dupfind")]
+    #[error("index {index}: {source}; it was left as it is{}", if matches!(**source, sqlx::migrate::MigrateError::VersionMissing(_)) { ": use a newer dupfind" } else { "" })]
     Schema {
         /// Where it is.
         index: String,

@@ -53,6 +53,12 @@ impl Backend for Sqlite {
 /// A database of its own on the test server.
 pub(crate) struct Postgres(TestDatabase);
 
+impl Postgres {
+    pub(crate) async fn say(&self, statements: &str) {
+        self.0.say(statements).await;
+    }
+}
+
 impl Backend for Postgres {
     async fn outwait_the_dead() {
         tokio::time::sleep(PATIENCE + Duration::from_millis(100)).await;
@@ -103,7 +109,10 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn new<B: Backend + 'static>() -> Self {
         let place = B::place().await;
-        let index = place.open().await;
+        Self::in_index(place.open().await, place).await
+    }
+
+    pub(crate) async fn in_index<B: Backend + 'static>(index: Box<dyn Index>, place: B) -> Self {
         let volume = mounted("uuid:main", "", "");
         let mut writer = index.writer(&participant()).await.unwrap();
         let volume_id = writer.register_volume(HOST, &volume).await.unwrap();

@@ -11,7 +11,9 @@ use dupfind::model::settings::ScanSettings;
 use dupfind::model::stamp::{Nanos, Stamp};
 use dupfind::model::volume::VolumeIdentity;
 
-use super::backend::{Backend, HOST, World, entry, extent, hashed, mounted, outcomes, paths, sampled};
+use super::backend::{
+    Backend, HOST, Postgres, World, entry, extent, hashed, mounted, outcomes, paths, sampled,
+};
 
 pub(crate) async fn a_new_row_has_no_hash_and_an_unchanged_one_keeps_it<B: Backend + 'static>() {
     let world = World::new::<B>().await;
@@ -353,4 +355,30 @@ pub(crate) async fn volumes_and_mounts_are_remembered_by_host<B: Backend + 'stat
     assert_eq!(there.absolute(place.volume, &place.path).unwrap(), Path::new("/mnt/d"));
     let identity = VolumeIdentity("uuid:main".into());
     assert_eq!(world.index.volumes().await.unwrap(), [(world.volume_id, identity)]);
+}
+
+/// Only PostgreSQL refuses for reasons of size.
+pub(crate) async fn what_is_refused_for_its_size_is_sent_in_pieces() {
+    let place = Postgres::place().await;
+    let index = place.open().await;
+    // SQLSTATE 54000 is program_limit_exceeded.
+    place
+        .say(
+            "create function refuse() returns trigger language plpgsql as $$ begin
+                 if (select count(*) from touched) > 300 then raise 'too large' using errcode = '54000'; end if;
+                 return null;
+             end $$;
+             create trigger small_inserts after insert on files referencing new table as touched
+                 for each statement execute function refuse();
+             create trigger small_updates after update on files referencing new table as touched
+                 for each statement execute function refuse()",
+        )
+        .await;
+    let world = World::in_index(index, place).await;
+    let entries: Vec<Entry> =
+        (0..5000_u64).map(|number| entry(&format!("{number:05}"), 7, number + 1)).collect();
+    let (_, counts) = world.scan(&[world.whole("/r", entries)]).await;
+    assert_eq!(counts.added, 5000);
+    assert_eq!(world.answer(Stage::Size, |_| hashed(1)).await, 5000);
+    assert_eq!(world.index.summary(&ReportFilter::default()).await.unwrap().redundant_files, 4999);
 }

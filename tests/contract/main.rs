@@ -63,3 +63,9 @@ contract! {
 async fn in_sqlite_nothing_lasts_without_a_commit() {
     laws::nothing_lasts_without_a_commit::<Sqlite>().await;
 }
+
+/// A server that refuses a statement for its size gets smaller ones, until it takes them.
+#[tokio::test]
+async fn in_postgres_a_statement_too_large_is_sent_in_smaller_pieces() {
+    laws::what_is_refused_for_its_size_is_sent_in_pieces().await;
+}

@@ -107,7 +107,7 @@ fn a_server_restarted_ten_times_during_a_scan_costs_nothing() {
     let server = OwnServer::start();
     let sandbox = server.sandbox();
     let groups = tree_in(&sandbox);
-    let mut command = sandbox.command(["scan", "--threads", "1", "--batch-size", "20", "tree"]);
+    let mut command = sandbox.command(["scan", "--threads", "1", "--batch-size", "10", "tree"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut restarts = 0;
     while restarts < 10 && child.try_wait().unwrap().is_none() {

@@ -142,23 +142,22 @@ impl Sandbox {
 
     /// What SQL says of the index: a line for each row, columns with bars between them.
     pub(crate) fn sql(&self, query: &str) -> String {
-        on_a_runtime(async || match &self.database {
-            Some(database) => database.say(query).await,
-            None => {
-                let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.index());
-                let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
-                let query = sqlx::AssertSqlSafe(query.to_owned());
-                let rows = sqlx::query(query).fetch_all(&mut connection).await.unwrap();
-                let text = |row: &sqlx::sqlite::SqliteRow| {
-                    let column = |index| row.try_get_unchecked::<Option<String>, _>(index).unwrap();
-                    let values =
-                        (0..row.len()).map(|index| column(index).unwrap_or_else(|| "NULL".to_owned()));
-                    values.collect::<Vec<_>>().join("|")
-                };
-                let text = rows.iter().map(text).collect::<Vec<_>>().join("\n");
-                connection.close().await.unwrap();
-                text
+        on_a_runtime(async || {
+            if let Some(database) = &self.database {
+                return database.say(query).await;
             }
+            let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.index());
+            let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+            let query = sqlx::AssertSqlSafe(query.to_owned());
+            let rows = sqlx::query(query).fetch_all(&mut connection).await.unwrap();
+            let text = |row: &sqlx::sqlite::SqliteRow| {
+                let column = |index| row.try_get_unchecked::<Option<String>, _>(index).unwrap();
+                let values = (0..row.len()).map(|index| column(index).unwrap_or_else(|| "NULL".to_owned()));
+                values.collect::<Vec<_>>().join("|")
+            };
+            let text = rows.iter().map(text).collect::<Vec<_>>().join("\n");
+            connection.close().await.unwrap();
+            text
         })
     }
 }

@@ -115,13 +115,19 @@ impl PostgresIndex {
     /// Brings the schema up to date. sqlx holds an advisory lock meanwhile, so hosts that start at the
     /// same time take turns; each migration is a transaction, so what fails leaves nothing behind.
     async fn migrate(&self) -> Result<()> {
-        let mut connection = self.session.acquire("open the index").await?;
-        let migrated = MIGRATIONS.run(&mut *connection).await;
-        migrated.map_err(|source| self.schema_error(source))
-    }
-
-    fn schema_error(&self, source: MigrateError) -> IndexError {
-        IndexError::Schema { index: self.location(), source: source.into() }
+        let attempt = async || {
+            let mut connection = self.session.acquire("open the index").await?;
+            match MIGRATIONS.run(&mut *connection).await {
+                Ok(()) => Ok(()),
+                Err(MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _)) => {
+                    // It may still hold the lock; the connection ends, and the lock with it.
+                    drop(connection.detach());
+                    Err(IndexError::during("make the index")(source))
+                }
+                Err(source) => Err(IndexError::Schema { index: self.location(), source: source.into() }),
+            }
+        };
+        self.session.patiently(attempt).await
     }
 }
 

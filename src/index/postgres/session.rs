@@ -77,7 +77,11 @@ impl Session {
         loop {
             let connecting = tokio::time::timeout(self.options.connect_timeout, self.connect.connect());
             let error = match connecting.await {
-                Ok(Ok(connection)) => return Ok(drop(connection.close().await)),
+                Ok(Ok(connection)) => {
+                    // It answered; how it takes its leave does not matter.
+                    let _ = connection.close().await;
+                    return Ok(());
+                }
                 Ok(Err(source)) => self.explain("open the index", source),
                 Err(_) => self.explain("open the index", sqlx::Error::PoolTimedOut),
             };
@@ -109,9 +113,14 @@ impl Session {
         operation: &'static str,
         mut work: impl AsyncFnMut(&mut PgConnection) -> Result<T>,
     ) -> Result<T> {
+        self.patiently(async || self.attempt(operation, &mut work).await).await
+    }
+
+    /// Tries something until it succeeds, fails for good, or the user's patience is over.
+    pub(super) async fn patiently<T>(&self, mut attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
         let mut trouble: Option<Trouble> = None;
         loop {
-            match self.attempt(operation, &mut work).await {
+            match attempt().await {
                 Err(error) if error.is_passing() => {
                     trouble.get_or_insert_with(|| Trouble::new(&self.options)).pause(error).await?;
                 }
