@@ -88,9 +88,8 @@ impl Volumes {
     /// Everything that is mounted and may be a volume of the index, by its identity. Files are not looked
     /// at: a server that does not answer keeps nobody waiting.
     pub fn mounted(&self) -> Vec<Arc<MountedVolume>> {
-        let is_hidden = |index: usize, line: &MountPoint| {
-            self.table[index + 1..].iter().any(|later| later.at == line.at && later.kind != NAMED)
-        };
+        let is_hidden =
+            |index: usize, line: &MountPoint| self.table[index + 1..].iter().any(|later| later.at == line.at);
         let mut mounted = Vec::new();
         for (index, line) in self.table.iter().enumerate() {
             if is_hidden(index, line) {
@@ -274,11 +273,13 @@ mod tests {
         let server =
             volumes(vec![mount("/", "/", "ext4", "/dev/sda"), mount("/", "/srv/photos", NAMED, "photos")]);
         let client = volumes(vec![
-            mount("/", "/mnt/nas", "nfs4", "nas:/srv/photos"),
-            mount("/", "/mnt/nas", NAMED, "photos"),
+            mount("/", "/mnt/photos", "nfs4", "nas:/srv/photos"),
+            mount("/", "/mnt/photos", NAMED, "photos"),
         ]);
-        let (there, here) =
-            (server.locate(Path::new("/srv/photos/2019"), 7), client.locate(Path::new("/mnt/nas/2019"), 8));
+        let (there, here) = (
+            server.locate(Path::new("/srv/photos/2019"), 7),
+            client.locate(Path::new("/mnt/photos/2019"), client.table[1].device),
+        );
         assert_eq!((there.location(), there.path.as_bytes()), (here.location(), &b"/2019"[..]));
         assert_eq!(&*here.volume.identity.0, "name:photos");
         assert!(client.mounted().iter().any(|volume| volume.identity == here.volume.identity));

@@ -11,9 +11,11 @@ use super::context::Context;
 use super::exit::{Exit, Failure};
 use super::scan::parse_size;
 use crate::config::Flags;
+use crate::index::Index;
 use crate::model::group::{ReportFilter, SortBy};
-use crate::model::path::escape_path;
+use crate::model::path::{VolumePath, escape_path};
 use crate::model::stamp::Nanos;
+use crate::model::volume::{Extent, Places};
 use crate::report::csv::CsvSink;
 use crate::report::html::{DEFAULT_GROUPS, HtmlSink};
 use crate::report::json::JsonSink;
@@ -29,6 +31,7 @@ use crate::report::{Head, Sink, common_limit, write_report};
 ///   dupfind report --limit 20
 ///   dupfind report --html duplicates.html
 ///   dupfind report --json - --under ~/Photos --min-size 1MiB | jq .summary
+///   dupfind report --host nas --under /srv/photos
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment)]
 pub(super) struct ReportArgs {
@@ -50,6 +53,12 @@ pub(super) struct ReportArgs {
     /// Only files below PATH count: a group needs two of them (repeatable)
     #[arg(long, value_name = "PATH")]
     under: Vec<PathBuf>,
+    /// Only files on disks that this host mounts count (repeatable); with one host, --under is a path there
+    #[arg(long, value_name = "NAME")]
+    host: Vec<String>,
+    /// Only files on this volume count: its identity, or how it begins, as 'dupfind status' shows it (repeatable)
+    #[arg(long, value_name = "ID")]
+    volume: Vec<String>,
     /// Leave out groups of smaller files
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     min_size: Option<u64>,
@@ -107,23 +116,14 @@ pub(super) async fn run(args: ReportArgs, context: &Context) -> Result<Exit, Fai
     let mut sinks = open_sinks(&args, context, &mut files)?;
 
     let places = index.places(&settings.host.name).await?;
-    let mounts = index.mounts(&settings.host.name).await?;
     let mut filter = ReportFilter {
         under: None,
         min_size: args.min_size.unwrap_or_default(),
         sort: args.sort.into(),
         limit: common_limit(&sinks),
     };
-    let mut under = Vec::new();
-    for path in &args.under {
-        let resolved = std::fs::canonicalize(path).or_else(|_| std::path::absolute(path))?;
-        let extents = mounts.extents_below(&resolved);
-        if index.extent_totals(&extents).await?.directories == 0 {
-            context.warn(&format!("{}: the index knows nothing below it", escape_path(path)));
-        }
-        filter.under.get_or_insert_default().extend(extents);
-        under.push(resolved);
-    }
+    let (limits, under) = limits(&args, index.as_ref(), &places, &settings.host.name, context).await?;
+    filter.under = limits;
     let mut reader = index.report(&filter, &places).await?;
     let head = Head {
         generated_at: Nanos::now(),
@@ -143,6 +143,79 @@ pub(super) async fn run(args: ReportArgs, context: &Context) -> Result<Exit, Fai
         say_notes(&head, context);
     }
     Ok(Exit::Done)
+}
+
+/// What --host, --volume and --under leave: each narrows what the others leave, repetitions of one widen it.
+/// Returns the subtrees, and the paths of --under.
+async fn limits(
+    args: &ReportArgs,
+    index: &dyn Index,
+    places: &Places,
+    here: &str,
+    context: &Context,
+) -> Result<(Option<Vec<Extent>>, Vec<PathBuf>), Failure> {
+    let mut left: Option<Vec<Extent>> = None;
+    let mut narrow = |to: Vec<Extent>| {
+        left = Some(match left.take() {
+            None => to,
+            Some(before) => {
+                before.iter().flat_map(|a| to.iter().filter_map(|b| a.intersection(b).cloned())).collect()
+            }
+        });
+    };
+    let mut on_hosts = Vec::new();
+    for name in &args.host {
+        let known = places.hosts().find(|(host, _)| ***host == **name);
+        let Some((_, mounts)) = known else {
+            return Err(Failure::Usage(unknown("host", name, places.hosts().map(|(host, _)| &**host))));
+        };
+        on_hosts.extend(mounts.iter().map(|(volume, mount)| Extent { volume, path: mount.root.clone() }));
+    }
+    if !args.host.is_empty() {
+        narrow(on_hosts);
+    }
+    let volumes = if args.volume.is_empty() { Vec::new() } else { index.volumes().await? };
+    let mut on_volumes = Vec::new();
+    for name in &args.volume {
+        let exact = volumes.iter().find(|(_, identity)| *identity.0 == **name);
+        let mut beginning = volumes.iter().filter(|(_, identity)| identity.0.starts_with(name.as_str()));
+        let found = exact.or_else(|| beginning.next().filter(|_| beginning.next().is_none()));
+        let Some((volume, _)) = found else {
+            return Err(Failure::Usage(unknown(
+                "volume",
+                name,
+                volumes.iter().map(|(_, identity)| &*identity.0),
+            )));
+        };
+        on_volumes.push(Extent { volume: *volume, path: VolumePath::new(b"") });
+    }
+    if !args.volume.is_empty() {
+        narrow(on_volumes);
+    }
+    let paths_of = if let [host] = args.host.as_slice() { host } else { here };
+    let mounts = places.hosts().find(|(host, _)| ***host == *paths_of).map(|(_, mounts)| mounts.clone());
+    let mounts = mounts.unwrap_or_default();
+    let (mut below, mut paths) = (Vec::new(), Vec::new());
+    for path in &args.under {
+        let is_here = paths_of == here;
+        let real = if is_here { std::fs::canonicalize(path).ok() } else { None };
+        let resolved = real.map_or_else(|| std::path::absolute(path), Ok)?;
+        let extents = mounts.extents_below(&resolved);
+        if index.extent_totals(&extents).await?.directories == 0 {
+            context.warn(&format!("{}: the index knows nothing below it", escape_path(path)));
+        }
+        below.extend(extents);
+        paths.push(resolved);
+    }
+    if !args.under.is_empty() {
+        narrow(below);
+    }
+    Ok((left, paths))
+}
+
+fn unknown<'a>(kind: &str, name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let known = known.collect::<Vec<_>>().join(", ");
+    format!("--{kind} {name}: the index knows no such {kind}, or several; it knows: {known}")
 }
 
 fn is_for_standard_output(args: &ReportArgs) -> bool {

@@ -11,9 +11,9 @@ use super::context::Context;
 use super::exit::{Exit, Failure};
 use crate::config::Flags;
 use crate::format::{moment, plural, rfc3339};
-use crate::model::path::escape_path;
+use crate::model::path::{escape_path, shown_path};
 use crate::model::scan::Root;
-use crate::model::volume::MountMap;
+use crate::model::volume::{MountMap, Places};
 use crate::model::worker::Participant;
 use crate::progress::Progress;
 
@@ -44,12 +44,13 @@ pub(super) async fn run(args: RootsArgs, context: &Context) -> Result<Exit, Fail
         return remove(index.as_ref(), &settings.host.name, &directory, context).await;
     }
     let roots = index.roots().await?;
+    let places = index.places(&settings.host.name).await?;
     let mut output = io::stdout().lock();
     if args.json {
         writeln!(
             output,
             "{}",
-            json!({ "version": 1, "roots": roots.iter().map(root_json).collect::<Vec<_>>() })
+            json!({ "version": 1, "roots": roots.iter().map(|root| root_json(root, &places)).collect::<Vec<_>>() })
         )?;
         return Ok(Exit::Done);
     }
@@ -57,7 +58,8 @@ pub(super) async fn run(args: RootsArgs, context: &Context) -> Result<Exit, Fail
         context.say("no directory was scanned yet");
     }
     for root in &roots {
-        writeln!(output, "{}  {}", context.style.bold(&escape_path(&root.path)), last_scan_text(root))?;
+        let path = context.style.bold(&root_text(root, &places));
+        writeln!(output, "{path}  {}", last_scan_text(root))?;
     }
     Ok(Exit::Done)
 }
@@ -73,7 +75,14 @@ async fn remove(
         Participant { host: Arc::clone(host), task: "roots", progress: Arc::new(Progress::default()) };
     let mut writer = index.writer(&participant).await?;
     let roots = index.roots().await?;
-    let root = roots.iter().find(|root| root.path == resolved || root.path == directory);
+    // On another host the same path is another directory; that is named as it is listed, with its host.
+    let places = index.places(host).await?;
+    let is_elsewhere = |root: &&Root| places.elsewhere(root.extent.volume, &root.extent.path).is_some();
+    let is_meant = |root: &&Root| {
+        (!is_elsewhere(root) && (root.path == resolved || root.path == directory))
+            || (is_elsewhere(root) && root_text(root, &places) == escape_path(directory))
+    };
+    let root = roots.iter().find(is_meant);
     if let (None, Some(around)) = (root, covering(&roots, &index.mounts(host).await?, &resolved)) {
         return Err(Failure::Usage(format!(
             "{}: part of the scanned directory {}; remove that, or scan it again with --exclude",
@@ -109,6 +118,14 @@ fn covering<'a>(roots: &'a [Root], mounts: &MountMap, directory: &Path) -> Optio
     roots.iter().find(|root| root.extents.iter().any(|extent| extent.covers(&place)))
 }
 
+/// A root's path, with its host in front if that is another one.
+pub(super) fn root_text(root: &Root, places: &Places) -> String {
+    match places.elsewhere(root.extent.volume, &root.extent.path) {
+        Some((host, path)) => shown_path(Some(&host), &path),
+        None => escape_path(&root.path),
+    }
+}
+
 /// When a root was last scanned and how that ended, for people.
 pub(super) fn last_scan_text(root: &Root) -> String {
     match &root.last_scan {
@@ -121,10 +138,11 @@ pub(super) fn last_scan_text(root: &Root) -> String {
 }
 
 /// A root for machines.
-pub(super) fn root_json(root: &Root) -> serde_json::Value {
+pub(super) fn root_json(root: &Root, places: &Places) -> serde_json::Value {
     let scan = root.last_scan.as_ref();
     json!({
         "path": root.path.to_string_lossy(),
+        "host": places.elsewhere(root.extent.volume, &root.extent.path).map(|(host, _)| host),
         "volume": &*root.identity.0,
         "last_scan": scan.map(|scan| json!({
             "status": scan.status.as_str(),

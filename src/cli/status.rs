@@ -1,19 +1,21 @@
 //! `dupfind status`
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::context::Context;
 use super::exit::{Exit, Failure};
-use super::roots::{last_scan_text, root_json};
+use super::roots::{last_scan_text, root_json, root_text};
 use crate::config::Flags;
 use crate::format::{bytes, count, plural};
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
-use crate::model::path::{escape, escape_path, shown_path};
+use crate::model::path::{escape, escape_path, shown_path, to_path};
 use crate::model::pending::ExtentTotals;
 use crate::model::scan::Root;
+use crate::model::volume::{Places, VolumeId, VolumeIdentity};
 use crate::model::worker::Worker;
 
 /// Show what the index holds and what is still to be done
@@ -33,6 +35,8 @@ struct Status {
     roots: Vec<(Root, ExtentTotals)>,
     summary: Summary,
     workers: Vec<Worker>,
+    places: Places,
+    volumes: Vec<(VolumeId, VolumeIdentity)>,
     problems: Vec<ProblemRow>,
 }
 
@@ -44,17 +48,16 @@ pub(super) async fn run(args: StatusArgs, context: &Context) -> Result<Exit, Fai
         let totals = index.extent_totals(&root.extents).await?;
         roots.push((root, totals));
     }
-    let problems = if args.problems {
-        index.problems(&index.places(&settings.host.name).await?, u64::MAX).await?
-    } else {
-        Vec::new()
-    };
+    let places = index.places(&settings.host.name).await?;
+    let problems = if args.problems { index.problems(&places, u64::MAX).await? } else { Vec::new() };
     let status = Status {
         location: index.location(),
         size: index.size().await?,
         roots,
         summary: index.summary(&ReportFilter::default()).await?,
         workers: index.workers().await?,
+        volumes: index.volumes().await?,
+        places,
         problems,
     };
     let mut output = io::BufWriter::new(io::stdout().lock());
@@ -68,14 +71,20 @@ pub(super) async fn run(args: StatusArgs, context: &Context) -> Result<Exit, Fai
 }
 
 fn write_text(status: &Status, output: &mut impl Write, context: &Context) -> io::Result<()> {
-    let Status { location, size, roots, summary, workers, problems } = status;
+    let Status { location, size, roots, summary, workers, places, problems, .. } = status;
     let bold = |text: &str| context.style.bold(text);
     writeln!(output, "{}  {location} ({})", bold("index"), bytes(*size))?;
     for (root, totals) in roots {
         let files = plural(totals.files, "file", "files");
         let last_scan = last_scan_text(root);
-        let path = escape_path(&root.path);
+        let path = root_text(root, places);
         writeln!(output, "{}   {path}  {last_scan}, {files} with {}", bold("root"), bytes(totals.bytes))?;
+    }
+    if places.hosts().count() > 1 {
+        for (host, volume, mount) in mounted(status) {
+            let (host, volume) = (escape(host.as_bytes()), escape(volume.as_bytes()));
+            writeln!(output, "{}   {host}  {}  {volume}", bold("host"), escape_path(&mount))?;
+        }
     }
     for worker in workers {
         writeln!(output, "{} {}", bold("worker"), worker_text(worker, context))?;
@@ -102,6 +111,17 @@ fn write_text(status: &Status, output: &mut impl Write, context: &Context) -> io
         writeln!(output, "  {}: {}", shown_path(row.host.as_deref(), &row.path), row.problem)?;
     }
     Ok(())
+}
+
+/// What each host mounts: host, volume and where.
+fn mounted(status: &Status) -> impl Iterator<Item = (&str, &str, PathBuf)> {
+    let identity =
+        |id| status.volumes.iter().find(|(volume, _)| *volume == id).map(|(_, identity)| &*identity.0);
+    status.places.hosts().flat_map(move |(host, mounts)| {
+        mounts
+            .iter()
+            .filter_map(move |(volume, mount)| Some((&**host, identity(volume)?, to_path(&mount.at))))
+    })
 }
 
 /// A worker for people: who, what it holds, how fast, when it was last heard of.
@@ -164,17 +184,19 @@ pub(super) fn summary_json(summary: &Summary) -> Value {
 
 fn status_json(status: &Status, with_problems: bool) -> Value {
     let root = |(root, totals): &(Root, ExtentTotals)| {
-        let mut value = root_json(root);
+        let mut value = root_json(root, &status.places);
         value["files"] = totals.files.into();
         value["bytes"] = totals.bytes.into();
         value["problems"] = totals.problems.into();
         value
     };
     let problem = |row: &ProblemRow| json!({ "host": row.host, "path": row.path.to_string_lossy(), "problem": row.problem });
+    let mount = |(host, volume, at): (&str, &str, PathBuf)| json!({ "host": host, "volume": volume, "path": at.to_string_lossy() });
     let mut value = json!({
         "version": 1,
         "index": { "location": status.location, "bytes": status.size },
         "roots": status.roots.iter().map(root).collect::<Vec<_>>(),
+        "mounts": mounted(status).map(mount).collect::<Vec<_>>(),
         "workers": status.workers.iter().map(worker_json).collect::<Vec<_>>(),
         "summary": summary_json(&status.summary),
     });

@@ -167,6 +167,12 @@ impl Places {
         self.hosts.iter().map(|(host, mounts)| (host, mounts))
     }
 
+    /// The host and the path of a directory that cannot be reached from here.
+    pub fn elsewhere(&self, volume: VolumeId, directory: &VolumePath) -> Option<(Arc<str>, PathBuf)> {
+        let (host, path) = self.show(volume, directory);
+        host.filter(|host| *host != self.here).map(|host| (host, path))
+    }
+
     /// A directory's path on this host or, if it cannot be reached from here, on another; and that
     /// host, if there is more than one. What nobody has mounted is shown by its path in the volume.
     pub fn show(&self, volume: VolumeId, directory: &VolumePath) -> (Option<Arc<str>>, PathBuf) {
@@ -197,6 +203,27 @@ mod tests {
         assert_eq!(bind.locate(Path::new("/mnt/b/x")), Some(place.clone()));
         assert_eq!(bind.absolute(&place), Some(PathBuf::from("/mnt/b/x")));
         assert_eq!(bind.absolute(&VolumePath::new(b"/srv/database")), None);
+    }
+
+    #[test]
+    fn a_path_names_its_host_if_there_are_several() {
+        let (disk, share) = (VolumeId(1), VolumeId(2));
+        let directory = VolumePath::new(b"/d");
+        let alone = Places::new("here", vec![("here".to_owned(), disk, mount(b"", b"/mnt"))]);
+        assert_eq!(alone.show(disk, &directory), (None, "/mnt/d".into()));
+        let several = Places::new(
+            "here",
+            vec![
+                ("a".to_owned(), share, mount(b"", b"/a")),
+                ("here".to_owned(), share, mount(b"", b"/mnt")),
+                ("there".to_owned(), disk, mount(b"", b"")),
+            ],
+        );
+        assert_eq!(several.show(share, &directory), (Some("here".into()), "/mnt/d".into()));
+        assert_eq!(several.elsewhere(share, &directory), None);
+        assert_eq!(several.elsewhere(disk, &directory), Some(("there".into(), "/d".into())));
+        let elsewhere_only = Places::new("new", vec![("there".to_owned(), disk, mount(b"", b""))]);
+        assert_eq!(elsewhere_only.show(disk, &directory), (Some("there".into()), "/d".into()));
     }
 
     #[test]

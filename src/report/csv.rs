@@ -10,7 +10,8 @@ use super::{Head, Sink};
 use crate::format::rfc3339;
 use crate::model::group::{Group, ReportItem};
 
-const HEADER: [&str; 8] = ["group", "size", "hash", "path", "path_base64", "modified", "inode", "hard_link"];
+const HEADER: [&str; 9] =
+    ["group", "size", "hash", "path", "path_base64", "modified", "inode", "hard_link", "host"];
 
 /// Writes CSV.
 #[derive(Debug)]
@@ -59,6 +60,7 @@ impl<W: Write> Sink for CsvSink<W> {
             &rfc3339(member.stamp.mtime),
             &member.stamp.inode.to_string(),
             if member.first_name { "false" } else { "true" },
+            member.host.as_deref().unwrap_or_default(),
         ])?)
     }
 
@@ -83,7 +85,7 @@ mod tests {
         sink.finish().unwrap();
         drop(sink);
         let text = String::from_utf8(output).unwrap();
-        assert!(text.starts_with("group,size,hash,path,path_base64,modified,inode,hard_link\r\n"));
+        assert!(text.starts_with("group,size,hash,path,path_base64,modified,inode,hard_link,host\r\n"));
         assert!(text.contains(",\"/d/b \"\"\n\",,"), "{text}");
         let rows: Vec<csv::StringRecord> =
             csv::Reader::from_reader(text.as_bytes()).records().collect::<Result<_, _>>().unwrap();

@@ -77,6 +77,10 @@ impl<W: Write> JsonSink<W> {
         if let Some(encoded) = base64_if_odd(&member.path) {
             write!(self.output, ",\"path_base64\":\"{encoded}\"")?;
         }
+        if let Some(host) = &member.host {
+            write!(self.output, ",\"host\":")?;
+            self.string(host)?;
+        }
         let (modified, inode) = (rfc3339(member.stamp.mtime), member.stamp.inode);
         write!(self.output, ",\"modified\":\"{modified}\",\"inode\":{inode},\"hard_links\":[")?;
         self.open = Open::Links { any: false };
@@ -176,6 +180,7 @@ mod tests {
         assert_eq!(files[0]["hard_links"], serde_json::json!(["/d/a-link", "/d/odd\u{fffd}"]));
         assert_eq!(files[0]["hard_links_base64"], serde_json::json!([STANDARD.encode(b"/d/odd\xff")]));
         assert_eq!(files[1]["path"], "/d/b \"\n");
+        assert_eq!((&files[0]["host"], &files[1]["host"]), (&serde_json::Value::Null, &"nas".into()));
         assert_eq!(files[1]["modified"], "1970-01-01T00:00:01.5Z");
         assert_eq!(json["groups"][1]["files"][0]["path_base64"], STANDARD.encode(b"/d/\xff"));
     }

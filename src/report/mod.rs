@@ -157,12 +157,13 @@ mod tests {
         }
     }
 
-    /// Two groups: one with hard links, one with a name that is not UTF-8.
+    /// Two groups: one with hard links and a file on another host, one with a name that is not UTF-8.
     pub(super) fn items() -> Vec<ReportItem> {
         let group = |size, byte| ReportItem::Group(Group { size, digest: Digest([byte; 32]), files: 2 });
         let member = |path: &[u8], first_name| {
             let stamp = Stamp { size: 10, mtime: Nanos(1_500_000_000), ctime: Nanos(0), inode: 5 };
-            ReportItem::Member(Member { first_name, host: None, path: OsStr::from_bytes(path).into(), stamp })
+            let host = path.starts_with(b"/d/b").then(|| "nas".into());
+            ReportItem::Member(Member { first_name, host, path: OsStr::from_bytes(path).into(), stamp })
         };
         vec![
             group(10, 1),

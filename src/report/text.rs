@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use super::{Head, Sink};
 use crate::format::{Style, bytes, count, moment, plural};
 use crate::model::group::{Group, Member, ReportItem};
-use crate::model::path::escape_path;
+use crate::model::path::{escape_path, shown_path};
 
 /// Writes groups and figures for people.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl<W: Write> TextSink<W> {
     }
 
     fn member(&mut self, member: &Member) -> io::Result<()> {
-        let path = escape_path(&member.path);
+        let path = shown_path(member.host.as_deref(), &member.path);
         if member.first_name {
             return writeln!(self.output, "  {path}");
         }
@@ -127,6 +127,9 @@ impl<W: Write> Sink for FdupesSink<W> {
                 Ok(())
             }
             ReportItem::Member(member) if member.first_name => {
+                if let Some(host) = &member.host {
+                    write!(self.output, "{host}:")?;
+                }
                 self.output.write_all(member.path.as_os_str().as_bytes())?;
                 self.output.write_all(&[self.terminator])
             }
@@ -185,10 +188,10 @@ mod tests {
     fn fdupes_prints_raw_names_and_a_blank_line_after_each_group() {
         let mut output = Vec::new();
         written(FdupesSink::new(&mut output, b'\n', None));
-        assert_eq!(output, b"/d/a\n/d/b \"\n\n\n/d/\xff\n/d/z\n\n");
+        assert_eq!(output, b"/d/a\nnas:/d/b \"\n\n\n/d/\xff\n/d/z\n\n");
         output.clear();
         written(FdupesSink::new(&mut output, 0, None));
-        assert_eq!(output, b"/d/a\0/d/b \"\n\0\0/d/\xff\0/d/z\0\0");
+        assert_eq!(output, b"/d/a\0nas:/d/b \"\n\0\0/d/\xff\0/d/z\0\0");
     }
 
     #[test]
@@ -200,7 +203,7 @@ mod tests {
             text.contains("2 files of 10 B each, 10 B reclaimable\n  /d/a\n    = hard link /d/a-link\n"),
             "{text}"
         );
-        assert!(text.contains("  /d/b \"\\n\n"), "{text}");
+        assert!(text.contains("  nas:/d/b \"\\n\n"), "{text}");
         assert!(text.contains("  /d/\\xff\n"), "{text}");
         let mut incomplete = head();
         incomplete.summary.pending_files = 2;

@@ -153,13 +153,13 @@ impl Scanner {
         let mut run = self.begin("resume").await?;
         let result = async {
             let within = run.extents_of(directories).await?;
-            let roots = self.index.roots().await?;
+            let (roots, mounts) = (self.index.roots().await?, self.index.mounts(self.volumes.host()).await?);
             let (mut unfinished, mut discovered) = (Vec::new(), Vec::new());
             for root in roots.into_iter().filter(|root| root.overlaps(&within)) {
                 let unreadable = self.index.extent_totals(&root.extents).await?.unreadable_directories;
                 let group =
                     if root.needs_discovery() || unreadable > 0 { &mut unfinished } else { &mut discovered };
-                group.push(root);
+                group.push(run.as_seen_here(root, &mounts));
             }
             let is_idle = unfinished.is_empty();
             run.discover_roots(ScanKind::Resume, unfinished).await?;

@@ -7,7 +7,7 @@ use super::{OpenScan, Run, ScanError};
 use crate::model::path::{escape_path, shell_quote};
 use crate::model::scan::{Root, RootId, ScanCounts, ScanKind};
 use crate::model::settings::ScanSettings;
-use crate::model::volume::Extent;
+use crate::model::volume::{Extent, MountMap};
 use crate::volume::{Place, Volumes};
 
 /// A directory to be scanned, checked before anything is written.
@@ -43,10 +43,23 @@ impl Run<'_> {
             self.writer.commit().await?;
         }
         let all = self.scanner.index.roots().await?;
+        let mounts = self.scanner.index.mounts(self.scanner.volumes.host()).await?;
         let outer: Vec<Extent> =
             all.iter().filter(|root| named.contains(&root.id)).map(|root| root.extent.clone()).collect();
         let is_concerned = |root: &Root| outer.iter().any(|extent| extent.covers(&root.extent));
-        Ok(all.into_iter().filter(is_concerned).collect())
+        Ok(all.into_iter().filter(is_concerned).map(|root| self.as_seen_here(root, &mounts)).collect())
+    }
+
+    /// A root under its path on this host, if it was last scanned on another.
+    pub(super) fn as_seen_here(&self, root: Root, mounts: &MountMap) -> Root {
+        let is_here = |path: &Path| {
+            locate(&self.scanner.volumes, path).is_ok_and(|place| place.location() == root.location())
+        };
+        let here = mounts.absolute(root.extent.volume, &root.extent.path);
+        match here.filter(|here| !is_here(&root.path) && is_here(here)) {
+            Some(path) => Root { path, ..root },
+            None => root,
+        }
     }
 
     /// A new root inside a known one begins with that one's options.
@@ -57,9 +70,13 @@ impl Run<'_> {
     ) -> Result<RootId, ScanError> {
         let place = locate(&self.scanner.volumes, &request.path)?;
         let known = self.scanner.index.roots().await?;
-        // The path of a root whose volume is not mounted: it stays what it is, and will be skipped.
-        let offline =
-            known.iter().find(|root| root.path == request.path && root.identity != place.volume.identity);
+        // The path of a root whose volume is not mounted: it stays what it is, and will be skipped. On
+        // another host, the same path is another place.
+        let mounts = self.scanner.index.mounts(self.scanner.volumes.host()).await?;
+        let is_ours = |root: &Root| {
+            mounts.absolute(root.extent.volume, &root.extent.path).is_some_and(|path| path == request.path)
+        };
+        let offline = known.iter().find(|root| root.identity != place.volume.identity && is_ours(root));
         if let Some(root) = offline {
             return Ok(root.id);
         }

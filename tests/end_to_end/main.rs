@@ -6,6 +6,7 @@
 mod browser;
 mod discovery;
 mod faults;
+mod hosts;
 mod options;
 mod oracle;
 mod processing;

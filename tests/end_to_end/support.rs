@@ -125,6 +125,19 @@ impl Sandbox {
         self.database.as_ref().unwrap().url()
     }
 
+    /// The same surroundings for a shell.
+    pub(crate) fn shell_environment(&self) -> String {
+        let home = self.path().join("home");
+        match &self.database {
+            Some(database) => format!(
+                "env -i HOME={} DUPFIND_DB_URL={} DUPFIND_LEASE_SECONDS=2",
+                home.display(),
+                database.url()
+            ),
+            None => format!("env -i HOME={}", home.display()),
+        }
+    }
+
     /// Takes the index away.
     pub(crate) fn forget_index(&self) {
         match &self.database {

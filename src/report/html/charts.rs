@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::page::Bar;
 use crate::format::{bytes, plural};
 use crate::model::group::Group;
-use crate::model::path::escape_path;
+use crate::model::path::shown_path;
 
 /// Bars in a chart, the last of them for all the rest.
 const BARS: usize = 12;
@@ -57,7 +57,7 @@ impl Charts {
     }
 
     /// Adds a physical file of a group.
-    pub(super) fn add(&mut self, group: &Group, path: &Path) {
+    pub(super) fn add(&mut self, group: &Group, host: Option<&str>, path: &Path) {
         let share = Sum { bytes: group.reclaimable_bytes() / group.files.max(1), files: 1 };
         self.types.add(kind_of(path), share);
         let inside = self.roots.iter().filter(|root| path.starts_with(root));
@@ -66,7 +66,7 @@ impl Charts {
         for (level, sums) in self.levels.iter_mut().enumerate() {
             let mut directory = root.to_path_buf();
             directory.extend(below.into_iter().flat_map(Path::components).take(level + 1));
-            sums.add(escape_path(&directory), share);
+            sums.add(shown_path(host, &directory), share);
         }
     }
 
@@ -145,7 +145,7 @@ mod tests {
         let mut charts = Charts::new(vec![PathBuf::from("/d")]);
         let group = Group { size: 1000, digest: Digest([0; 32]), files: 2 };
         for path in ["/d/only/a/x.JPG", "/d/only/b/x.jpg", "/d/only/b/deep/y.txt", "/d/only/c/noext"] {
-            charts.add(&group, Path::new(path));
+            charts.add(&group, None, Path::new(path));
         }
         let directories: Vec<String> = charts.by_directory().into_iter().map(|bar| bar.label).collect();
         assert_eq!(directories, ["/d/only/b", "/d/only/a", "/d/only/c"]);
@@ -160,7 +160,7 @@ mod tests {
         let mut charts = Charts::default();
         let group = Group { size: 1000, digest: Digest([0; 32]), files: 2 };
         for index in 0..30 {
-            charts.add(&group, Path::new(&format!("/{index}/x.t{index}")));
+            charts.add(&group, None, Path::new(&format!("/{index}/x.t{index}")));
         }
         let bars = charts.by_type();
         assert_eq!(bars.len(), BARS);

@@ -18,7 +18,7 @@ use super::text::notes;
 use super::{Head, Sink};
 use crate::format::{bytes, count, moment, plural, rfc3339};
 use crate::model::group::{Group, Member, ReportItem};
-use crate::model::path::{escape_path, shell_quote};
+use crate::model::path::{escape_path, shell_quote, shown_path};
 
 /// Groups in the table if the user sets no limit: more make a page slow to open on a phone.
 pub const DEFAULT_GROUPS: u64 = 1000;
@@ -103,14 +103,14 @@ impl<W: Write> HtmlSink<W> {
 
     fn add_member(&mut self, member: &Member) {
         if let (Some(group), true) = (&self.group, member.first_name) {
-            self.charts.add(group, &member.path);
+            self.charts.add(group, member.host.as_deref(), &member.path);
         }
         let Some(open) = &mut self.open else { return };
         if open.names == NAMES_IN_GROUP {
             return;
         }
         open.names += 1;
-        let path = escape_path(&member.path);
+        let path = shown_path(member.host.as_deref(), &member.path);
         if !member.first_name {
             if let Some(file) = open.files.last_mut() {
                 file.links.push(path);
