@@ -1,0 +1,225 @@
+//! How fast the index itself is: what it takes to write, choose, answer and report rows, without files.
+//!
+//! The files are made up as they are written, so that five million need no more memory than five
+//! thousand. Each step is timed as a whole, because each begins where the one before ended and lasts for
+//! seconds; the table gives medians over rounds that begin with an empty database.
+//!
+//! ```sh
+//! cargo bench --bench index -- --files 300000 --rounds 5
+//! cargo bench --bench index -- --database postgres --postgres postgres://me@localhost/postgres
+//! ```
+
+#![expect(clippy::print_stdout, reason = "the table is what it is for")]
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on says so by ending")]
+
+mod content;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, ValueEnum};
+use dupfind::cancel::Cancel;
+use dupfind::index::lock::OnBusy;
+use dupfind::index::postgres::{PostgresIndex, PostgresOptions};
+use dupfind::index::sqlite::SqliteIndex;
+use dupfind::index::{Index, Writer};
+use dupfind::model::group::ReportFilter;
+use dupfind::model::path::VolumePath;
+use dupfind::model::pending::{Outcome, Scope, Stage};
+use dupfind::model::scan::ScanKind;
+use dupfind::model::settings::ScanSettings;
+use dupfind::model::volume::{Extent, Mount, MountedVolume, VolumeIdentity};
+use dupfind::model::worker::Participant;
+use dupfind::progress::Progress;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+
+const HOST: &str = "bench";
+
+/// Rows written at once, as a scan does by default.
+const BATCH: usize = 8192;
+
+#[derive(Debug, Parser)]
+struct Options {
+    /// Which databases
+    #[arg(long, value_enum, default_value_t = Databases::Both)]
+    database: Databases,
+    /// A server; each round makes a database of its own there, and drops it
+    #[arg(long, env = "DUPFIND_TEST_POSTGRES")]
+    postgres: Option<String>,
+    /// How many files
+    #[arg(long, default_value_t = 300_000)]
+    files: u64,
+    /// How often everything is done
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// What cargo says to every benchmark
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Databases {
+    Sqlite,
+    Postgres,
+    Both,
+}
+
+/// What a step took: name, rows, time, and the most memory that this process used until its end (KiB).
+struct Step {
+    name: &'static str,
+    rows: u64,
+    took: Duration,
+    peak: u64,
+}
+
+fn main() {
+    let options = Options::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    println!("| {} files | rows | seconds | rows/s | peak MiB |\n|---|--:|--:|--:|--:|", options.files);
+    for (database, name) in [(Databases::Sqlite, "SQLite"), (Databases::Postgres, "PostgreSQL")] {
+        if options.database != Databases::Both && options.database != database {
+            continue;
+        }
+        let rounds: Vec<Vec<Step>> =
+            (0..options.rounds).map(|_| runtime.block_on(round(database, &options))).collect();
+        for (index, step) in rounds[0].iter().enumerate() {
+            let mut times: Vec<Duration> = rounds.iter().map(|round| round[index].took).collect();
+            times.sort();
+            let seconds = times[times.len() / 2].as_secs_f64();
+            let peak = rounds.iter().map(|round| round[index].peak).max().unwrap_or_default();
+            #[expect(clippy::cast_precision_loss, reason = "a rate is shown with a few digits")]
+            let rate = step.rows as f64 / seconds;
+            println!(
+                "| {name}: {} | {} | {seconds:.3} | {rate:.0} | {} |",
+                step.name,
+                step.rows,
+                peak / 1024
+            );
+        }
+    }
+}
+
+/// Everything once, in an empty database.
+async fn round(database: Databases, options: &Options) -> Vec<Step> {
+    if database == Databases::Sqlite {
+        let directory = tempfile::tempdir().unwrap();
+        let index = SqliteIndex::create(&directory.path().join("index.db"), OnBusy::Fail).await.unwrap();
+        return steps(&index, options.files).await;
+    }
+    let server = options.postgres.as_deref().expect("--postgres URL, or DUPFIND_TEST_POSTGRES");
+    let name = format!("dupfind_bench_{}", std::process::id());
+    say(server, &format!("create database {name}")).await;
+    let (base, _) = server.rsplit_once('/').unwrap();
+    let index = PostgresIndex::create(PostgresOptions {
+        url: format!("{base}/{name}"),
+        location: name.clone(),
+        pool_size: 8,
+        connect_timeout: Duration::from_secs(10),
+        retry_for: Duration::from_secs(10),
+        patience: Duration::from_mins(10),
+        on_busy: OnBusy::Fail,
+        cancel: Cancel::default(),
+        tell: Arc::new(|message| println!("{message}")),
+    })
+    .await
+    .unwrap();
+    let steps = steps(&index, options.files).await;
+    drop(index);
+    say(server, &format!("drop database {name} with (force)")).await;
+    steps
+}
+
+async fn say(server: &str, statement: &str) {
+    let mut connection = PgConnection::connect(server).await.unwrap();
+    sqlx::query(AssertSqlSafe(statement.to_owned())).execute(&mut connection).await.unwrap();
+}
+
+async fn steps(index: &dyn Index, files: u64) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut note = |name, rows, began: Instant| {
+        steps.push(Step { name, rows, took: began.elapsed(), peak: take_peak_memory() });
+    };
+    take_peak_memory();
+    let participant =
+        Participant { host: HOST.into(), task: "bench", progress: Arc::new(Progress::default()) };
+    let mut writer = index.writer(&participant).await.unwrap();
+    let mount = Mount { root: VolumePath::new(b""), at: b"".as_slice().into() };
+    let volume = Arc::new(MountedVolume { identity: VolumeIdentity("bench".into()), mount });
+    let id = writer.register_volume(HOST, &volume).await.unwrap();
+    let extent = Extent { volume: id, path: VolumePath::new(b"/r") };
+    let root = writer.put_root(&extent, Path::new("/r"), &ScanSettings::default()).await.unwrap();
+
+    for name in ["ingest", "compare (nothing changed)"] {
+        let began = Instant::now();
+        let scan = writer.begin_scan(Some(root), ScanKind::Scan).await.unwrap();
+        for batch in content::listings(&volume, files, BATCH) {
+            writer.write_listings(scan, &batch).await.unwrap();
+            writer.commit().await.unwrap();
+        }
+        writer.finish_discovery(scan, Some(root), std::slice::from_ref(&extent), &[]).await.unwrap();
+        writer.commit().await.unwrap();
+        note(name, files, began);
+    }
+
+    let scope = Scope { extents: vec![extent], reachable: vec![id] };
+    let mounts = index.mounts(HOST).await.unwrap();
+    for (stage, choose, process) in [
+        (Stage::Size, "choose by size", "hand out and write back"),
+        (Stage::Sample, "choose by sample", "hand out and write back samples"),
+    ] {
+        let began = Instant::now();
+        let mut pending = writer.pending(stage, &scope, &mounts).await.unwrap();
+        note(choose, files, began);
+        let began = Instant::now();
+        let mut written = 0;
+        let mut outcomes: Vec<Outcome> = Vec::new();
+        loop {
+            let jobs = pending.next().await.unwrap();
+            let at_end = jobs.is_empty();
+            outcomes.extend(jobs.iter().flat_map(|job| content::outcomes(job, files)));
+            if outcomes.len() >= BATCH || at_end {
+                written += write_back(writer.as_mut(), &mut outcomes).await;
+            }
+            if at_end {
+                break;
+            }
+        }
+        note(process, written, began);
+    }
+    writer.close().await.unwrap();
+
+    let began = Instant::now();
+    let summary = index.summary(&ReportFilter::default()).await.unwrap();
+    note("summary", files, began);
+    let began = Instant::now();
+    let places = index.places(HOST).await.unwrap();
+    let mut report = index.report(&ReportFilter::default(), &places).await.unwrap();
+    let mut items = 0;
+    loop {
+        let window = report.next().await.unwrap();
+        if window.is_empty() {
+            break;
+        }
+        items += window.len() as u64;
+    }
+    assert!(items > summary.groups * 3 - 1, "{items} items, {summary:?}");
+    note("report", items, began);
+    steps
+}
+
+async fn write_back(writer: &mut dyn Writer, outcomes: &mut Vec<Outcome>) -> u64 {
+    let written = writer.write_outcomes(outcomes).await.unwrap();
+    writer.commit().await.unwrap();
+    outcomes.clear();
+    written
+}
+
+/// The most memory used since the last call, in KiB (`proc(5)`: `VmHWM`, and 5 to `clear_refs`); 0 where the
+/// system does not tell.
+fn take_peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+}
