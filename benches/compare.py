@@ -40,7 +40,8 @@ Groups = List[List[str]]
 class Row:
     """One line of the table: how a tool is called and how its report is read.
 
-    In commands, {dir} is the tree, {work} the row's own directory and {out} the report it writes.
+    In commands, {dir} is the tree, {work} the row's own directory, {out} the report it writes, and {postgres} the
+    URL of the row's own database.
     """
 
     name: str
@@ -55,6 +56,8 @@ class Row:
 URL = "sqlite://{work}/index.db"
 SCAN = ("scan", "--db-url", URL, "{dir}")
 REPORT = ("report", "--db-url", URL, "--json", "{out}")
+PG_SCAN = ("scan", "--db-url", "{postgres}", "{dir}")
+PG_REPORT = ("report", "--db-url", "{postgres}", "--json", "{out}")
 FCLONES = ("group", "--min", "1", "--hidden", "--no-ignore", "-f", "json", "-o", "{out}", "{dir}")
 CZKAWKA = ("dup", "-m", "1", "-d", "{dir}", "-W", "-N", "-M", "-C", "{out}")
 DUPEREMOVE = ("-q", "-r", "-b", "4096", "--hashfile={work}/hashes.db", "{dir}")
@@ -62,6 +65,8 @@ ROWS = (
     Row("dupfind first", "dupfind", SCAN, "dupfind", after=REPORT),
     Row("dupfind again", "dupfind", SCAN, "dupfind", fresh=False, after=REPORT),
     Row("dupfind report", "dupfind", REPORT, "dupfind", fresh=False, fill=SCAN),
+    Row("dupfind postgres first", "dupfind-postgres", PG_SCAN, "dupfind", after=PG_REPORT),
+    Row("dupfind postgres again", "dupfind-postgres", PG_SCAN, "dupfind", fresh=False, after=PG_REPORT),
     Row("yadf", "yadf", ("-n", "-f", "json", "-o", "{out}", "{dir}"), "lists"),
     Row("yadf blake3", "yadf-blake3", ("-n", "-a", "blake3", "-f", "json", "-o", "{out}", "{dir}"), "lists"),
     Row("fclones", "fclones", FCLONES, "fclones"),
@@ -76,14 +81,14 @@ ROWS = (
     Row("duperemove", "duperemove", DUPEREMOVE, "none"),
     Row("duperemove again", "duperemove", DUPEREMOVE, "none", fresh=False),
 )
-ONLY_WHEN_ASKED = {"yadf-blake3", "fclones-blake3", "fdupes"}
+ONLY_WHEN_ASKED = {"yadf-blake3", "fclones-blake3", "fdupes", "dupfind-postgres"}
 REPOSITORY = Path(__file__).resolve().parent.parent
 PEERS = REPOSITORY / "target" / "peers"
 
 
 def find_tool(tool: str, args: argparse.Namespace) -> Optional[str]:
     """The absolute path of a tool's program, or None."""
-    if tool == "dupfind":
+    if tool.startswith("dupfind"):
         return shutil.which(os.path.abspath(args.dupfind))
     program = tool.replace("-blake3", "")
     places = (f"{args.peers_dir}/bin", str(args.peers_dir), os.environ.get("PATH", os.defpath))
@@ -184,14 +189,32 @@ class Entry:
     program: str
     tree: str
     work: str
+    server: Optional[str] = None  # a PostgreSQL server for the rows that need one
     runs: List[Dict[str, float]] = field(default_factory=list)
     failure: str = ""
     groups: str = ""
 
     def argv(self, command: Tuple[str, ...]) -> List[str]:
         """The command line of one of the row's commands."""
-        places = {"dir": self.tree, "work": self.work, "out": f"{self.work}/out"}
+        places = {"dir": self.tree, "work": self.work, "out": f"{self.work}/out", "postgres": self.database()}
         return [self.program] + [part.format(**places) for part in command]
+
+    def database(self) -> str:
+        """The URL of the row's own database."""
+        return f"{(self.server or '').rsplit('/', 1)[0]}/compare_{self.row.name.replace(' ', '_')}"
+
+    def empty(self) -> None:
+        """Make the row's directory, and its database if it has one, new and empty."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        os.makedirs(self.work)
+        if self.row.tool == "dupfind-postgres":
+            self.say("drop database if exists {0} with (force)", "create database {0}")
+
+    def say(self, *statements: str) -> None:
+        """Say something about the row's database to its server."""
+        name = self.database().rsplit("/", 1)[1]
+        said = [part for statement in statements for part in ("-c", statement.format(name))]
+        subprocess.run(["psql", "-q", str(self.server), *said], check=True, stderr=subprocess.DEVNULL)
 
     def median(self, key: str) -> float:
         """The median of one figure over all runs."""
@@ -233,15 +256,9 @@ def measure(entry: Entry, command: Tuple[str, ...]) -> Dict[str, float]:
     return {"wall": wall, "cpu": cpu, "peak_mib": peak, "disk_mib": blocks * 512 / MIB}
 
 
-def empty(work: str) -> None:
-    """Make `work` a new, empty directory."""
-    shutil.rmtree(work, ignore_errors=True)
-    os.makedirs(work)
-
-
 def prepare(entry: Entry, cold: bool) -> None:
     """The uncounted first run: warms the page cache and fills the row's own cache or index."""
-    empty(entry.work)
+    entry.empty()
     if not cold or not entry.row.fresh:
         measure(entry, entry.row.fill or entry.row.command)
         if entry.row.fill and not cold and not entry.failure:
@@ -251,7 +268,7 @@ def prepare(entry: Entry, cold: bool) -> None:
 def run_once(entry: Entry, cold: bool) -> None:
     """One counted run, in an emptied directory where the row wants that."""
     if entry.row.fresh:
-        empty(entry.work)
+        entry.empty()
     if cold:
         os.sync()
         Path("/proc/sys/vm/drop_caches").write_text("3\n")
@@ -273,7 +290,7 @@ def check_groups(entry: Entry, manifest: Optional[Dict[str, int]]) -> None:
 
 def measure_tree(tree: str, tools: Dict[str, str], args: argparse.Namespace, scratch: str) -> List[Entry]:
     """All rounds on one tree: every round runs every row once, each round beginning with another row."""
-    entries = [Entry(row, tools[row.tool], tree, f"{scratch}/{row.name.replace(' ', '-')}")
+    entries = [Entry(row, tools[row.tool], tree, f"{scratch}/{row.name.replace(' ', '-')}", args.postgres)
                for row in ROWS if row.tool in tools]
     for entry in entries:
         progress(f"{tree}: preparing {entry.row.name}")
@@ -288,6 +305,8 @@ def measure_tree(tree: str, tools: Dict[str, str], args: argparse.Namespace, scr
     for entry in entries:
         check_groups(entry, manifest)
         shutil.rmtree(entry.work, ignore_errors=True)
+        if entry.row.tool == "dupfind-postgres":
+            entry.say("drop database if exists {0} with (force)")
     progress("")
     return entries
 
@@ -300,7 +319,7 @@ def progress(text: str) -> None:
 
 def table(entries: List[Entry], cold: bool) -> Iterator[str]:
     """The Markdown table of one tree."""
-    peers = [e for e in entries if e.row.tool != "dupfind" and e.runs and e.groups.startswith("ok")]
+    peers = [e for e in entries if not e.row.tool.startswith("dupfind") and e.runs and e.groups.startswith("ok")]
     fastest = min(peers, key=lambda e: e.median("wall"), default=None)
     yadf = next((e for e in entries if e.row.name == "yadf" and e.runs), None)
 
@@ -351,6 +370,10 @@ def chosen_tools(args: argparse.Namespace) -> Dict[str, str]:
     """The programs to run, by tool; those not found are named on standard output."""
     known = list(dict.fromkeys(row.tool for row in ROWS))
     asked = args.tools.split(",") if args.tools else [tool for tool in known if tool not in ONLY_WHEN_ASKED]
+    if args.postgres and "dupfind-postgres" not in asked:
+        asked.append("dupfind-postgres")
+    if "dupfind-postgres" in asked and not args.postgres:
+        sys.exit("compare.py: dupfind-postgres needs --postgres URL")
     asked = ["czkawka_cli" if tool == "czkawka" else tool for tool in asked]
     if set(asked) - set(known):
         sys.exit(f"compare.py: unknown tool; known are {', '.join(known)}")
@@ -503,6 +526,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("dirs", nargs="+", metavar="DIR")
     sub.add_argument("--runs", type=int, default=5, help="counted runs of every row")
     sub.add_argument("--tools", metavar="A,B", help="also yadf-blake3, fclones-blake3 and fdupes, which are off")
+    sub.add_argument("--postgres", metavar="URL", help="a PostgreSQL server: also measure dupfind with its index there")
     sub.add_argument("--cold", action="store_true", help="drop the page cache before every run (root)")
     sub.add_argument("--dupfind", metavar="PATH", default=argparse.SUPPRESS)
     sub.add_argument("--json", metavar="FILE", help="write every single run")

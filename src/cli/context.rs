@@ -89,8 +89,12 @@ impl Context {
     }
 
     fn postgres(&self, server: &PostgresSettings, settings: &Settings) -> PostgresOptions {
-        let style = self.message_style;
-        let tell = move |message: &str| print(&style.warning(&escape(message.as_bytes())));
+        let (style, quiet) = (self.message_style, self.quiet);
+        let tell = move |message: &str| {
+            if !quiet {
+                print(&style.warning(&escape(message.as_bytes())));
+            }
+        };
         PostgresOptions {
             url: server.url.reveal().to_owned(),
             location: settings.database.to_string(),

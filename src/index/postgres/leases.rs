@@ -45,6 +45,9 @@ const HELD_BYTES: u64 = 4 << 30;
 /// How often a worker looks whether others have finished, or died.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
+/// A wait for others that lasts longer is worth a word.
+const SAY_AFTER: Duration = Duration::from_secs(3);
+
 /// Selections take turns: two would queue the same files.
 const ONE_SELECTION: &str =
     "select pg_advisory_xact_lock(hashtext('dupfind selection'), hashtext(current_schema()))";
@@ -305,6 +308,9 @@ pub(super) struct LeaseReader {
     wanted: Vec<i64>,
     /// Those of them that this reader made.
     made: HashSet<i64>,
+    /// How long it waited for others, and whether the user knows.
+    waited: Duration,
+    was_told: bool,
     /// When the server began, as seconds since the epoch: one that crashed since has no leases any more.
     server_began: f64,
 }
@@ -328,6 +334,8 @@ impl LeaseReader {
             totals: PendingTotals::default(),
             wanted: Vec::new(),
             made: HashSet::new(),
+            waited: Duration::ZERO,
+            was_told: false,
             server_began: 0.0,
         };
         reader.totals = reader.select_again().await?;
@@ -475,6 +483,17 @@ impl LeaseReader {
         Ok(jobs)
     }
 
+    /// Waits a moment, and says once that it does, if it lasts.
+    async fn wait_for_others(&mut self) {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        self.waited += LOOK_AGAIN;
+        if !self.was_told && self.waited >= SAY_AFTER {
+            let message = "waiting for files that other workers are reading; 'dupfind status' shows who";
+            (self.session.options().tell)(message);
+            self.was_told = true;
+        }
+    }
+
     /// Waits while what is held is too much, or the user wants to stop: false then.
     async fn wait_while(&self, is_too_much: impl Fn(&HashMap<LeaseId, Unanswered>) -> bool) -> bool {
         let cancel = &self.session.options().cancel;
@@ -518,7 +537,7 @@ impl PendingReader for LeaseReader {
             } else if others == 0 {
                 break;
             } else {
-                tokio::time::sleep(LOOK_AGAIN).await;
+                self.wait_for_others().await;
             }
         }
         Ok(Vec::new())
