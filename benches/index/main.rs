@@ -162,7 +162,7 @@ async fn steps(index: &dyn Index, files: u64) -> Vec<Step> {
         note(name, files, began);
     }
 
-    let scope = Scope { extents: vec![extent], reachable: vec![id] };
+    let scope = Scope { extents: vec![extent], reachable: vec![id], helps: false };
     let mounts = index.mounts(HOST).await.unwrap();
     for (stage, choose, process) in [
         (Stage::Size, "choose by size", "hand out and write back"),

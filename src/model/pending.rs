@@ -48,6 +48,8 @@ pub struct Scope {
     pub extents: Vec<Extent>,
     /// Volumes that can be reached now; files elsewhere wait.
     pub reachable: Vec<VolumeId>,
+    /// True for one that only helps: what others have chosen already is as good as a choice of its own.
+    pub helps: bool,
 }
 
 /// A physical file to be read, under every name that waits for it.

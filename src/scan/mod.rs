@@ -95,6 +95,8 @@ enum Processing {
     PutOff,
     /// All that these subtrees need.
     Of(Vec<Extent>),
+    /// The same, but what others have chosen already comes first.
+    HelpWith(Vec<Extent>),
 }
 
 /// What a run that came to its end leaves to be read.

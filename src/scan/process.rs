@@ -26,9 +26,13 @@ impl Run<'_> {
     /// Reads, stage by stage, what subtrees need to be complete: also files elsewhere that share
     /// their size with one of theirs. Every stage writes back before the next one selects.
     pub(super) async fn process(&mut self, processing: Processing) -> Result<(), ScanError> {
-        let Processing::Of(extents) = processing else { return Ok(()) };
+        let (extents, helps) = match processing {
+            Processing::PutOff => return Ok(()),
+            Processing::Of(extents) => (extents, false),
+            Processing::HelpWith(extents) => (extents, true),
+        };
         let mounts = self.scanner.reachable_mounts().await?;
-        let scope = |extents| Scope { extents, reachable: mounts.volumes() };
+        let scope = |extents| Scope { extents, reachable: mounts.volumes(), helps };
         let wholly = self.hashed_wholly(&extents).await?;
         if !wholly.is_empty() {
             self.run_stage(Stage::Everything, &scope(wholly), &mounts).await?;

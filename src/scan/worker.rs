@@ -99,7 +99,7 @@ impl Run<'_> {
             let everything =
                 volumes.iter().map(|(volume, _)| Extent { volume: *volume, path: VolumePath::new(b"") });
             let before = self.scanner.progress.total_files.get();
-            self.process(Processing::Of(everything.collect())).await?;
+            self.process(Processing::HelpWith(everything.collect())).await?;
             self.writer.commit().await?;
             let found_some = self.scanner.progress.total_files.get() > before;
             if !found_some || self.scanner.cancel.is_requested() {

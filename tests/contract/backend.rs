@@ -151,7 +151,7 @@ impl World {
     }
 
     pub(crate) fn everywhere(&self) -> Scope {
-        Scope { extents: vec![extent(self.volume_id, "")], reachable: vec![self.volume_id] }
+        Scope { extents: vec![extent(self.volume_id, "")], reachable: vec![self.volume_id], helps: false }
     }
 
     pub(crate) async fn jobs_in(&self, stage: Stage, scope: &Scope) -> Vec<Job> {

@@ -218,6 +218,21 @@ impl LeaseColumns {
     }
 }
 
+/// The leases of stage $2 on the volumes $1.
+const SELECTED: &str = "
+    select id, files, bytes from leases where volume_id = any($1) and stage = $2 order by id";
+
+const STAGES: [Stage; 3] = [Stage::Everything, Stage::Size, Stage::Sample];
+
+/// A stage's word in the table.
+fn word(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Everything => "everything",
+        Stage::Size => "size",
+        Stage::Sample => "sample",
+    }
+}
+
 const DIRECTORIES: &str = "select id, volume_id, path from directories where id = any($1)";
 
 /// Of the leases $1 on volumes $2, those that others than the worker $3 hold; and when the server began.
@@ -338,17 +353,37 @@ impl LeaseReader {
             was_told: false,
             server_began: 0.0,
         };
-        reader.totals = reader.select_again().await?;
+        if !scope.helps || !reader.adopt().await? {
+            reader.totals = reader.select_again().await?;
+        }
         Ok(reader)
+    }
+
+    /// Takes over what others have selected for this stage, if there is any: to select it once more would
+    /// find the same. What they have not selected is found when this is done.
+    async fn adopt(&mut self) -> Result<bool> {
+        let (reachable, stage) = (self.reachable(), word(self.stage));
+        let find = async |connection: &mut PgConnection| {
+            let found = sqlx::query(SELECTED).bind(&reachable).bind(stage).fetch_all(connection).await;
+            found.map_err(IndexError::during("look for work"))
+        };
+        for row in &self.session.transaction("look for work", find).await? {
+            self.wanted.push(column(row, 0)?);
+            self.totals.files += count(row, 1)?;
+            self.totals.bytes += count(row, 2)?;
+        }
+        self.server_began = self.look_around().await?.1;
+        Ok(!self.wanted.is_empty())
     }
 
     async fn select_again(&mut self) -> Result<PendingTotals> {
         let operation = "select what is to be read";
         let scope = ScopeArrays::new(&self.scope.extents);
-        let (text, stage) = match self.stage {
-            Stage::Everything => (SELECT_EVERYTHING, "everything"),
-            Stage::Size => (SELECT_BY_SIZE, "size"),
-            Stage::Sample => (SELECT_BY_SAMPLE, "sample"),
+        let stage = word(self.stage);
+        let text = match self.stage {
+            Stage::Everything => SELECT_EVERYTHING,
+            Stage::Size => SELECT_BY_SIZE,
+            Stage::Sample => SELECT_BY_SAMPLE,
         };
         let select = async |connection: &mut PgConnection| {
             let failed = || IndexError::during(operation);
@@ -422,11 +457,8 @@ impl LeaseReader {
                 .map_err(failed())?;
             let Some(taken) = taken else { return Ok(None) };
             let lease: i64 = column(&taken, 0)?;
-            let stage = match column(&taken, 1)? {
-                "everything" => Stage::Everything,
-                "size" => Stage::Size,
-                _ => Stage::Sample,
-            };
+            let stage: &str = column(&taken, 1)?;
+            let stage = STAGES.into_iter().find(|known| word(*known) == stage).unwrap_or(self.stage);
             // What was made a moment ago, and held by nobody, is as it was: nothing has to be looked up.
             let is_untouched = !column::<bool>(&taken, 2)? && self.made.contains(&lease);
             let files = if is_untouched {
