@@ -220,7 +220,7 @@ impl LeaseColumns {
 
 /// The leases of stage $2 on the volumes $1.
 const SELECTED: &str = "
-    select id, files, bytes from leases where volume_id = any($1) and stage = $2 order by id";
+    select id, volume_id, files, bytes, false from leases where volume_id = any($1) and stage = $2 order by id";
 
 const STAGES: [Stage; 3] = [Stage::Everything, Stage::Size, Stage::Sample];
 
@@ -353,33 +353,14 @@ impl LeaseReader {
             was_told: false,
             server_began: 0.0,
         };
-        if !scope.helps || !reader.adopt().await? {
-            reader.totals = reader.select_again().await?;
-        }
+        reader.totals = reader.select_again().await?;
         Ok(reader)
-    }
-
-    /// Takes over what others have selected for this stage, if there is any: to select it once more would
-    /// find the same. What they have not selected is found when this is done.
-    async fn adopt(&mut self) -> Result<bool> {
-        let (reachable, stage) = (self.reachable(), word(self.stage));
-        let find = async |connection: &mut PgConnection| {
-            let found = sqlx::query(SELECTED).bind(&reachable).bind(stage).fetch_all(connection).await;
-            found.map_err(IndexError::during("look for work"))
-        };
-        for row in &self.session.transaction("look for work", find).await? {
-            self.wanted.push(column(row, 0)?);
-            self.totals.files += count(row, 1)?;
-            self.totals.bytes += count(row, 2)?;
-        }
-        self.server_began = self.look_around().await?.1;
-        Ok(!self.wanted.is_empty())
     }
 
     async fn select_again(&mut self) -> Result<PendingTotals> {
         let operation = "select what is to be read";
         let scope = ScopeArrays::new(&self.scope.extents);
-        let stage = word(self.stage);
+        let (reachable, stage) = (self.reachable(), word(self.stage));
         let text = match self.stage {
             Stage::Everything => SELECT_EVERYTHING,
             Stage::Size => SELECT_BY_SIZE,
@@ -388,6 +369,16 @@ impl LeaseReader {
         let select = async |connection: &mut PgConnection| {
             let failed = || IndexError::during(operation);
             sqlx::query(ONE_SELECTION).execute(&mut *connection).await.map_err(failed())?;
+            if self.scope.helps {
+                // Somebody has just selected this stage: to do it once more would find the same. What they
+                // have not selected is found when this is done.
+                let found =
+                    sqlx::query(SELECTED).bind(&reachable).bind(stage).fetch_all(&mut *connection).await;
+                let found = found.map_err(failed())?;
+                if !found.is_empty() {
+                    return Ok(found);
+                }
+            }
             let forgotten = sqlx::query(AssertSqlSafe(forget_empty())).execute(&mut *connection).await;
             forgotten.map_err(failed())?;
             expect_whole_tables(connection, operation).await?;
