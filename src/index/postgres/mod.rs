@@ -2,7 +2,7 @@
 //!
 //! Many processes write at once. Each call is a transaction of its own, short, and sent again if the
 //! connection is lost; none is open while files are read. Who walks a root, and who reads which files,
-//! is settled by rows that belong to a worker ([`workers`], [`leases`]).
+//! is settled by rows that belong to a worker (modules `workers` and `leases`).
 
 use std::path::PathBuf;
 use std::sync::Arc;
