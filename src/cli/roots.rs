@@ -12,8 +12,8 @@ use super::exit::{Exit, Failure};
 use crate::config::Flags;
 use crate::format::{moment, plural, rfc3339};
 use crate::model::path::{escape_path, shown_path};
-use crate::model::scan::Root;
-use crate::model::volume::{MountMap, Places};
+use crate::model::scan::{Root, RootId};
+use crate::model::volume::{Extent, MountMap, Places};
 use crate::model::worker::Participant;
 use crate::progress::Progress;
 
@@ -74,6 +74,30 @@ async fn remove(
     let participant =
         Participant { host: Arc::clone(host), task: "roots", progress: Arc::new(Progress::default()) };
     let mut writer = index.writer(&participant).await?;
+    let meant = what_is_meant(index, host, directory, &resolved).await;
+    let files = match &meant {
+        Ok((root, extents)) => writer.remove_root(*root, extents).await?,
+        Err(_) => 0,
+    };
+    writer.close().await?;
+    let (root, _) = meant?;
+    if root.is_none() && files == 0 {
+        let message =
+            format!("{}: nothing to forget; 'dupfind roots' lists what can be", escape_path(directory));
+        return Err(Failure::Usage(message));
+    }
+    let message = format!("forgot {} and {}", escape_path(&resolved), plural(files, "file", "files"));
+    context.say(&message);
+    Ok(Exit::Done)
+}
+
+/// The root that a user named, and what it covers; or no root, but a directory that links lead to.
+async fn what_is_meant(
+    index: &dyn crate::index::Index,
+    host: &str,
+    directory: &Path,
+    resolved: &Path,
+) -> Result<(Option<RootId>, Vec<Extent>), Failure> {
     let roots = index.roots().await?;
     // On another host the same path is another directory; that is named as it is listed, with its host.
     let places = index.places(host).await?;
@@ -82,34 +106,25 @@ async fn remove(
         (!is_elsewhere(root) && (root.path == resolved || root.path == directory))
             || (is_elsewhere(root) && root_text(root, &places) == escape_path(directory))
     };
-    let root = roots.iter().find(is_meant);
-    if let (None, Some(around)) = (root, covering(&roots, &index.mounts(host).await?, &resolved)) {
+    if let Some(root) = roots.iter().find(is_meant) {
+        return Ok((Some(root.id), root.extents.clone()));
+    }
+    let mounts = index.mounts(host).await?;
+    if let Some(around) = covering(&roots, &mounts, resolved) {
         return Err(Failure::Usage(format!(
             "{}: part of the scanned directory {}; remove that, or scan it again with --exclude",
             escape_path(directory),
             escape_path(&around.path)
         )));
     }
-    let extents = match root {
-        Some(root) => root.extents.clone(),
-        None => index.mounts(host).await?.extents_below(&resolved),
-    };
-    if root.is_none() && index.extent_totals(&extents).await?.directories == 0 {
+    let extents = mounts.extents_below(resolved);
+    if index.extent_totals(&extents).await?.directories == 0 {
         return Err(Failure::Usage(format!(
             "{}: not a scanned directory; 'dupfind roots' lists them",
             escape_path(directory)
         )));
     }
-    let files = writer.remove_root(root.map(|root| root.id), &extents).await?;
-    if root.is_none() && files == 0 {
-        let message =
-            format!("{}: nothing to forget; 'dupfind roots' lists what can be", escape_path(directory));
-        return Err(Failure::Usage(message));
-    }
-    writer.close().await?;
-    let message = format!("forgot {} and {}", escape_path(&resolved), plural(files, "file", "files"));
-    context.say(&message);
-    Ok(Exit::Done)
+    Ok((None, extents))
 }
 
 /// The root that a directory is part of.
