@@ -148,7 +148,7 @@ impl Volumes {
     fn identity(&self, line: &MountPoint, inside: &Path) -> VolumeIdentity {
         let kind = line.kind.as_str();
         if kind == NAMED {
-            return VolumeIdentity(format!("name:{}", escape(&line.source)).into());
+            return VolumeIdentity::named(&String::from_utf8_lossy(&line.source));
         }
         let source = escape(&line.source);
         let network = ["nfs", "cifs", "smb", "9p", "ceph", "glusterfs", "fuse.sshfs"];

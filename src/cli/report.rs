@@ -15,7 +15,7 @@ use crate::index::Index;
 use crate::model::group::{ReportFilter, SortBy};
 use crate::model::path::{VolumePath, escape_path};
 use crate::model::stamp::Nanos;
-use crate::model::volume::{Extent, Places};
+use crate::model::volume::{Extent, Places, VolumeId, VolumeIdentity};
 use crate::report::csv::CsvSink;
 use crate::report::html::{DEFAULT_GROUPS, HtmlSink};
 use crate::report::json::JsonSink;
@@ -177,7 +177,10 @@ async fn limits(
     let volumes = if args.volume.is_empty() { Vec::new() } else { index.volumes().await? };
     let mut on_volumes = Vec::new();
     for name in &args.volume {
-        let exact = volumes.iter().find(|(_, identity)| *identity.0 == **name);
+        let is_exact = |(_, identity): &&(VolumeId, VolumeIdentity)| {
+            *identity.0 == **name || *identity == VolumeIdentity::named(name)
+        };
+        let exact = volumes.iter().find(is_exact);
         let mut beginning = volumes.iter().filter(|(_, identity)| identity.0.starts_with(name.as_str()));
         let found = exact.or_else(|| beginning.next().filter(|_| beginning.next().is_none()));
         let Some((volume, _)) = found else {

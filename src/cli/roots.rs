@@ -76,28 +76,37 @@ async fn remove(
     let mut writer = index.writer(&participant).await?;
     let meant = what_is_meant(index, host, directory, &resolved).await;
     let files = match &meant {
-        Ok((root, extents)) => writer.remove_root(*root, extents).await?,
+        Ok(Meant { root, extents, .. }) => writer.remove_root(*root, extents).await?,
         Err(_) => 0,
     };
     writer.close().await?;
-    let (root, _) = meant?;
+    let Meant { root, shown, .. } = meant?;
     if root.is_none() && files == 0 {
         let message =
             format!("{}: nothing to forget; 'dupfind roots' lists what can be", escape_path(directory));
         return Err(Failure::Usage(message));
     }
-    let message = format!("forgot {} and {}", escape_path(&resolved), plural(files, "file", "files"));
+    let message = format!("forgot {shown} and {}", plural(files, "file", "files"));
     context.say(&message);
     Ok(Exit::Done)
 }
 
-/// The root that a user named, and what it covers; or no root, but a directory that links lead to.
+/// What a user named.
+struct Meant {
+    /// None for a directory that only links lead to.
+    root: Option<RootId>,
+    /// What it covers.
+    extents: Vec<Extent>,
+    /// It, for people.
+    shown: String,
+}
+
 async fn what_is_meant(
     index: &dyn crate::index::Index,
     host: &str,
     directory: &Path,
     resolved: &Path,
-) -> Result<(Option<RootId>, Vec<Extent>), Failure> {
+) -> Result<Meant, Failure> {
     let roots = index.roots().await?;
     // On another host the same path is another directory; that is named as it is listed, with its host.
     let places = index.places(host).await?;
@@ -107,7 +116,8 @@ async fn what_is_meant(
             || (is_elsewhere(root) && root_text(root, &places) == escape_path(directory))
     };
     if let Some(root) = roots.iter().find(is_meant) {
-        return Ok((Some(root.id), root.extents.clone()));
+        let shown = root_text(root, &places);
+        return Ok(Meant { root: Some(root.id), extents: root.extents.clone(), shown });
     }
     let mounts = index.mounts(host).await?;
     if let Some(around) = covering(&roots, &mounts, resolved) {
@@ -124,7 +134,7 @@ async fn what_is_meant(
             escape_path(directory)
         )));
     }
-    Ok((None, extents))
+    Ok(Meant { root: None, extents, shown: escape_path(resolved) })
 }
 
 /// The root that a directory is part of.

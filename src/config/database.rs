@@ -1,11 +1,11 @@
 //! Where the index is, as a section of the file or as a URL.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use url::Url;
 
 use super::{ConfigError, Environment};
@@ -59,7 +59,8 @@ pub(super) struct PostgresSection {
     sslmode: Option<String>,
     /// The certificate authority that the server's certificate is checked with.
     sslrootcert: Option<String>,
-    pool_size: Option<NonZeroU32>,
+    #[serde(default, deserialize_with = "pool_size")]
+    pool_size: Option<u32>,
     connect_timeout_seconds: Option<u64>,
     retry_seconds: Option<u64>,
     lease_seconds: Option<u64>,
@@ -84,11 +85,19 @@ const PATIENCE: u64 = 60;
 /// Below, a busy host would be taken for dead.
 const LEAST_PATIENCE: u64 = 2;
 
+fn pool_size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    let size = Option::<u32>::deserialize(deserializer)?;
+    if size.is_some_and(|size| size < LEAST_POOL_SIZE) {
+        return Err(serde::de::Error::custom(format!("pool_size: expected a number from {LEAST_POOL_SIZE}")));
+    }
+    Ok(size)
+}
+
 impl PostgresSection {
     fn into_settings(self, environment: &Environment) -> Result<PostgresSettings, ConfigError> {
         let url = match &self.url {
             Some(url) => checked(url.reveal(), "database.url")?,
-            None => self.url_of_parts()?,
+            None => checked(self.url_of_parts()?.reveal(), "the section database")?,
         };
         let seconds = |variable, configured: Option<u64>, default| {
             let seconds = environment.number(variable)?.map(|seconds| seconds as u64);
@@ -97,7 +106,7 @@ impl PostgresSection {
         let patience = seconds("DUPFIND_LEASE_SECONDS", self.lease_seconds, PATIENCE)?;
         Ok(PostgresSettings {
             url,
-            pool_size: self.pool_size.map_or(POOL_SIZE, NonZeroU32::get).max(LEAST_POOL_SIZE),
+            pool_size: self.pool_size.unwrap_or(POOL_SIZE),
             connect_timeout: Duration::from_secs(
                 self.connect_timeout_seconds.unwrap_or(CONNECT_TIMEOUT).max(1),
             ),
@@ -135,9 +144,17 @@ impl PostgresSection {
     }
 }
 
+const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+
 /// A URL that is one.
 fn checked(url: &str, origin: &'static str) -> Result<Password, ConfigError> {
     let parsed = Url::parse(url).map_err(|_| ConfigError::Url { origin, reason: "is no URL" })?;
+    let is_unknown = |(key, value): (Cow<'_, str>, Cow<'_, str>)| {
+        ["sslmode", "ssl-mode"].contains(&&*key) && !SSL_MODES.contains(&&*value)
+    };
+    if parsed.query_pairs().any(is_unknown) {
+        return Err(ConfigError::SslMode { origin });
+    }
     match parsed.scheme() {
         "postgres" | "postgresql" => Ok(Password(url.to_owned())),
         _ => Err(ConfigError::Url { origin, reason: "begins with neither sqlite:// nor postgres://" }),
@@ -245,14 +262,14 @@ mod tests {
     #[test]
     fn parts_become_a_url_whatever_is_in_them() {
         let section = r#"{"type": "postgresql", "host": "/run/pg", "port": 5433, "user": "a@b", "password": "p/w?",
-            "database": "my photos", "sslmode": "verify-full", "pool_size": 1, "lease_seconds": 5}"#;
+            "database": "my photos", "sslmode": "verify-full", "pool_size": 4, "lease_seconds": 5}"#;
         let section: DatabaseSection = serde_json::from_str(section).unwrap();
         let database = section.into_database(&Environment::default(), Path::new("/")).unwrap();
         let Database::Postgres(settings) = database else { panic!("{database:?}") };
         let expected =
             "postgres://a%40b:p%2Fw%3F@localhost:5433/my%20photos?host=%2Frun%2Fpg&sslmode=verify-full";
         assert_eq!(settings.url.reveal(), expected);
-        assert_eq!((settings.pool_size, settings.patience.as_secs()), (LEAST_POOL_SIZE, 5));
+        assert_eq!((settings.pool_size, settings.patience.as_secs()), (4, 5));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `config.json`: where it is looked for, and what may stand in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use bytesize::ByteSize;
@@ -51,6 +51,20 @@ pub enum ConfigError {
         origin: &'static str,
         /// What is wrong.
         reason: &'static str,
+    },
+    /// An unknown way to use TLS.
+    #[error("{origin}: sslmode is none of disable, allow, prefer, require, verify-ca, verify-full")]
+    SslMode {
+        /// Where it was given.
+        origin: &'static str,
+    },
+    /// Names of volumes that cannot be used.
+    #[error("{}: volumes: {reason}", escape_path(path))]
+    Volumes {
+        /// The configuration file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
     },
     /// There is no home directory to keep the index in.
     #[error(
@@ -176,15 +190,50 @@ fn read(path: PathBuf) -> Result<(ConfigFile, PathBuf), ConfigError> {
         Ok(text) => text,
         Err(source) => return Err(ConfigError::Read { path, source }),
     };
+    // A list would pass for the values of the keys in order.
+    if let Some(place) = text.iter().position(|byte| !byte.is_ascii_whitespace())
+        && text[place] != b'{'
+    {
+        let (line, column, key) = (1, 1, String::new());
+        let reason = "expected an object: { ... }".to_owned();
+        return Err(ConfigError::Content { path, line, column, key, reason });
+    }
     let mut json = serde_json::Deserializer::from_slice(&text);
     let parsed = serde_path_to_error::deserialize(&mut json);
-    let ended = |file| json.end().map(|()| (file, directory)).map_err(|error| (String::new(), error));
+    let ended =
+        |file: ConfigFile| json.end().map(|()| (file, directory)).map_err(|error| (String::new(), error));
     let parsed = parsed.map_err(|error| (error.path().to_string(), error.into_inner())).and_then(ended);
-    parsed.map_err(|(key, error)| {
+    let (file, directory) = parsed.map_err(|(key, error)| {
         // serde_json appends the place, which stands in front here.
         let reason = error.to_string();
         let reason = reason.split(" at line ").next().unwrap_or_default().to_owned();
         let key = if key.is_empty() || key == "." { String::new() } else { format!("{key}: ") };
-        ConfigError::Content { path, line: error.line(), column: error.column(), key, reason }
-    })
+        ConfigError::Content { path: path.clone(), line: error.line(), column: error.column(), key, reason }
+    })?;
+    match wrong_volumes(&file.volumes) {
+        Some(reason) => Err(ConfigError::Volumes { path, reason }),
+        None => Ok((file, directory)),
+    }
+}
+
+/// Why names of volumes cannot be used: each stands for one directory of this host, and each directory has one
+/// name.
+fn wrong_volumes(volumes: &BTreeMap<String, String>) -> Option<String> {
+    let mut names: HashMap<&str, &str> = HashMap::new();
+    let mut directories: HashMap<&str, &str> = HashMap::new();
+    for (directory, name) in volumes {
+        if name.is_empty() {
+            return Some(format!("{directory:?} has an empty name"));
+        }
+        if !directory.starts_with(['/', '~']) {
+            return Some(format!("{directory:?} is no absolute path"));
+        }
+        if let Some(other) = names.insert(name, directory) {
+            return Some(format!("{other:?} and {directory:?} have the same name {name:?}"));
+        }
+        if let Some(other) = directories.insert(directory.trim_end_matches('/'), directory) {
+            return Some(format!("{other:?} and {directory:?} are the same directory"));
+        }
+    }
+    None
 }

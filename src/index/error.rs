@@ -60,7 +60,7 @@ pub enum IndexError {
         source: std::io::Error,
     },
     /// The server is not there, or does not let us in.
-    #[error("cannot reach {location}: {source}")]
+    #[error("cannot reach {location}: {}", words(source))]
     Unreachable {
         /// Where it should be.
         location: String,
@@ -98,13 +98,28 @@ pub enum IndexError {
     #[error("it is damaged ({0}): restore a copy, or remove it and scan again")]
     Damaged(String),
     /// The database refused a statement.
-    #[error("{operation}: {source}")]
+    #[error("{operation}: {}", words(source))]
     Database {
         /// What was being done.
         operation: &'static str,
         /// What the database said.
         source: sqlx::Error,
     },
+}
+
+/// What a database said, and what can be done about it; without the places in its own source that sqlx adds.
+fn words(error: &sqlx::Error) -> String {
+    let Some(answer) = error.as_database_error() else { return error.to_string() };
+    let said = answer.message();
+    // See the appendix "PostgreSQL Error Codes" of its manual.
+    let advice = match answer.code().as_deref() {
+        Some("28P01") => "; set PGPASSWORD, or put the password into ~/.pgpass (chmod 600)",
+        Some("28000") => "; see pg_hba.conf on the server",
+        Some("3D000") => "; make it with createdb on the server",
+        Some("42501") => "; the role has to own the database, or be granted all on its schema",
+        _ => "",
+    };
+    format!("{said}{advice}")
 }
 
 impl IndexError {

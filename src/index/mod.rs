@@ -133,8 +133,11 @@ pub trait Writer {
     /// Makes everything written so far last.
     async fn commit(&mut self) -> Result<()>;
 
-    /// Reparticipants where this host mounts a volume.
+    /// Remembers where this host mounts a volume.
     async fn register_volume(&mut self, host: &str, volume: &MountedVolume) -> Result<VolumeId>;
+
+    /// Forgets where a host mounted volumes with names of its own that it does not use any more.
+    async fn forget_names(&mut self, host: &str, used: &[VolumeIdentity]) -> Result<()>;
 
     /// Adds a root, or changes the options and the path of the one that is there.
     async fn put_root(
@@ -147,6 +150,10 @@ pub trait Writer {
     /// Forgets a root, and the rows in these subtrees that no other root's subtrees cover. Returns
     /// the number of files forgotten.
     async fn remove_root(&mut self, root: Option<RootId>, extents: &[Extent]) -> Result<u64>;
+
+    /// Takes subtrees from a root, and forgets the rows in them that no root's subtrees cover. Returns the number
+    /// of files forgotten.
+    async fn remove_extents(&mut self, root: RootId, extents: &[Extent]) -> Result<u64>;
 
     /// Begins a scan; its id is the new generation. Nobody else walks the same root until its
     /// discovery is finished, or its process is dead.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::path::{VolumePath, absolute_bytes, strip_prefix, to_path};
+use super::path::{VolumePath, absolute_bytes, escape, strip_prefix, to_path};
 
 /// A volume's row in the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,6 +21,25 @@ pub struct Host {
     pub name: Arc<str>,
     /// Directories that the user gave names to, so that they are one volume wherever they are mounted.
     pub named_volumes: Arc<BTreeMap<PathBuf, String>>,
+}
+
+impl VolumeIdentity {
+    /// Of a directory that the user gave a name.
+    pub fn named(name: &str) -> Self {
+        Self(format!("name:{}", escape(name.as_bytes())).into())
+    }
+
+    /// True if the user made it up.
+    pub fn is_users_name(&self) -> bool {
+        self.0.starts_with("name:")
+    }
+}
+
+impl Host {
+    /// The volumes that have names of this host's own.
+    pub fn identities(&self) -> Vec<VolumeIdentity> {
+        self.named_volumes.values().map(|name| VolumeIdentity::named(name)).collect()
+    }
 }
 
 /// A mount through which a volume can be reached on this host.
@@ -147,11 +166,16 @@ pub struct Places {
     here: Arc<str>,
     /// By host, this one first.
     hosts: Vec<(Arc<str>, MountMap)>,
+    identities: BTreeMap<VolumeId, VolumeIdentity>,
 }
 
 impl Places {
     /// All mounts, as seen from the host `here`.
-    pub fn new(here: &str, mounts: Vec<(String, VolumeId, Mount)>) -> Self {
+    pub fn new(
+        here: &str,
+        mounts: Vec<(String, VolumeId, Mount)>,
+        identities: Vec<(VolumeId, VolumeIdentity)>,
+    ) -> Self {
         let mut by_host: BTreeMap<String, Vec<(VolumeId, Mount)>> = BTreeMap::new();
         for (host, volume, mount) in mounts {
             by_host.entry(host).or_default().push((volume, mount));
@@ -159,7 +183,7 @@ impl Places {
         let mut hosts: Vec<(Arc<str>, MountMap)> =
             by_host.into_iter().map(|(host, mounts)| (host.into(), MountMap::new(mounts))).collect();
         hosts.sort_by_key(|(host, _)| &**host != here);
-        Self { here: here.into(), hosts }
+        Self { here: here.into(), hosts, identities: identities.into_iter().collect() }
     }
 
     /// The hosts, this one first if the index knows it.
@@ -174,7 +198,8 @@ impl Places {
     }
 
     /// A directory's path on this host or, if it cannot be reached from here, on another; and that
-    /// host, if there is more than one. What nobody has mounted is shown by its path in the volume.
+    /// host, if there is more than one. What nobody has mounted is shown by its path in the volume, with the
+    /// volume's identity in place of a host: it must not pass for a path of this machine.
     pub fn show(&self, volume: VolumeId, directory: &VolumePath) -> (Option<Arc<str>>, PathBuf) {
         let found =
             self.hosts.iter().find_map(|(host, mounts)| Some((host, mounts.absolute(volume, directory)?)));
@@ -182,7 +207,10 @@ impl Places {
         match found {
             Some((_, path)) if is_alone => (None, path),
             Some((host, path)) => (Some(Arc::clone(host)), path),
-            None => (None, to_path(directory.as_bytes())),
+            None => {
+                let identity = self.identities.get(&volume).map(|identity| Arc::clone(&identity.0));
+                (Some(identity.unwrap_or_default()), to_path(directory.as_bytes()))
+            }
         }
     }
 }
@@ -209,7 +237,7 @@ mod tests {
     fn a_path_names_its_host_if_there_are_several() {
         let (disk, share) = (VolumeId(1), VolumeId(2));
         let directory = VolumePath::new(b"/d");
-        let alone = Places::new("here", vec![("here".to_owned(), disk, mount(b"", b"/mnt"))]);
+        let alone = Places::new("here", vec![("here".to_owned(), disk, mount(b"", b"/mnt"))], Vec::new());
         assert_eq!(alone.show(disk, &directory), (None, "/mnt/d".into()));
         let several = Places::new(
             "here",
@@ -218,11 +246,14 @@ mod tests {
                 ("here".to_owned(), share, mount(b"", b"/mnt")),
                 ("there".to_owned(), disk, mount(b"", b"")),
             ],
+            vec![(VolumeId(3), VolumeIdentity("ext4:1".into()))],
         );
+        assert_eq!(several.show(VolumeId(3), &directory), (Some("ext4:1".into()), "/d".into()));
         assert_eq!(several.show(share, &directory), (Some("here".into()), "/mnt/d".into()));
         assert_eq!(several.elsewhere(share, &directory), None);
         assert_eq!(several.elsewhere(disk, &directory), Some(("there".into(), "/d".into())));
-        let elsewhere_only = Places::new("new", vec![("there".to_owned(), disk, mount(b"", b""))]);
+        let elsewhere_only =
+            Places::new("new", vec![("there".to_owned(), disk, mount(b"", b""))], Vec::new());
         assert_eq!(elsewhere_only.show(disk, &directory), (Some("there".into()), "/d".into()));
     }
 

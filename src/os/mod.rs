@@ -44,12 +44,17 @@ pub struct MountPoint {
 
 /// Opens a file to read its content.
 ///
-/// A symbolic link is not followed, and a fifo that took the file's place does not block: the
-/// caller finds out by `fstat` that it is no regular file.
+/// A symbolic link is not followed (see [`is_link_refused`]), and a fifo that took the file's place does not
+/// block: the caller finds out by `fstat` that it is no regular file.
 pub fn open_to_read(path: &Path) -> io::Result<File> {
     let short = ShortPath::of(path)?;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     Ok(File::from(rustix::fs::open(short.as_path(), flags, Mode::empty())?))
+}
+
+/// True if [`open_to_read`] met a symbolic link.
+pub fn is_link_refused(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }
 
 /// An open directory: its entries are looked at by their names alone, without walking the whole path

@@ -73,7 +73,10 @@ impl FileReader {
     }
 
     fn read(&mut self, job: &Job, path: &Path) -> Result<Content, Stop> {
-        let file = os::open_to_read(path)?;
+        let file = match os::open_to_read(path) {
+            Err(error) if os::is_link_refused(&error) => return Err(Stop::Failed(Problem::NotRegular)),
+            file => file?,
+        };
         let before = FileStat::from(&file.metadata()?);
         if !before.is_file {
             return Err(Stop::Failed(Problem::NotRegular));
@@ -246,6 +249,11 @@ mod tests {
         std::fs::create_dir(directory.path()).unwrap();
         assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
         assert!(matches!(read_one(&listed), Finding::Failed(Problem::NotRegular)), "must not block");
+
+        let mut link = listed.clone();
+        link.names[0].path = directory.path().join("link");
+        std::os::unix::fs::symlink(&path, &link.names[0].path).unwrap();
+        assert!(matches!(read_one(&link), Finding::Failed(Problem::NotRegular)), "is not followed");
     }
 
     #[test]

@@ -97,6 +97,7 @@ impl Run<'_> {
             let reachable = scanner.reachable_mounts().await?.volumes();
             linked.extend(root.linked.iter().filter(|extent| !reachable.contains(&extent.volume)).cloned());
             counts.removed += self.writer.finish_discovery(id, Some(root.id), &extents, &linked).await?;
+            counts.removed += self.forget_old_names(root, &extents).await?;
             self.writer.commit().await?;
             extents.extend(linked);
         }
@@ -105,6 +106,25 @@ impl Run<'_> {
         open.counts = counts;
         open.discovered = end.complete;
         Ok(())
+    }
+
+    /// A name is no disk that may come back: what a root held under one that no host uses any more was
+    /// listed by this walk under another.
+    async fn forget_old_names(&mut self, root: &Root, entered: &[Extent]) -> Result<u64, ScanError> {
+        let index = &self.scanner.index;
+        let places = index.places(self.scanner.volumes.host()).await?;
+        let volumes = index.volumes().await?;
+        let is_named =
+            |id| volumes.iter().any(|(volume, identity)| *volume == id && identity.is_users_name());
+        let is_mounted = |id| places.hosts().any(|(_, mounts)| mounts.volumes().contains(&id));
+        let is_old = |extent: &&Extent| {
+            !entered.contains(extent) && is_named(extent.volume) && !is_mounted(extent.volume)
+        };
+        let old: Vec<Extent> = root.extents.iter().filter(is_old).cloned().collect();
+        if old.is_empty() {
+            return Ok(0);
+        }
+        Ok(self.writer.remove_extents(root.id, &old).await?)
     }
 
     /// Lists files that were named. Returns the directories they lie in.

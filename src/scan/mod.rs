@@ -200,7 +200,8 @@ impl Scanner {
     async fn begin(&self, task: &'static str) -> Result<Run<'_>, ScanError> {
         let participant =
             Participant { host: Arc::clone(self.volumes.host()), task, progress: Arc::clone(&self.progress) };
-        let writer = self.index.writer(&participant).await?;
+        let mut writer = self.index.writer(&participant).await?;
+        writer.forget_names(&self.host.name, &self.host.identities()).await?;
         Ok(Run { scanner: self, writer, scans: Vec::new(), report: ScanReport::default() })
     }
 }

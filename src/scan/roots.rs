@@ -134,9 +134,14 @@ impl Run<'_> {
         if place.location() == root.location() {
             return None;
         }
+        let reason = if root.identity.is_users_name() || place.volume.identity.is_users_name() {
+            "the index knows it under another name of 'volumes' in config.json"
+        } else {
+            "its volume is not mounted"
+        };
         let path = std::os::unix::ffi::OsStrExt::as_bytes(root.path.as_os_str());
         Some(format!(
-            "{}: its volume is not mounted; nothing of it was removed (if the disk was replaced for good, run 'dupfind roots remove {}')",
+            "{}: {reason}; nothing of it was removed (if that is for good, run 'dupfind roots remove {}')",
             escape_path(&root.path),
             shell_quote(path)
         ))

@@ -90,7 +90,7 @@ impl Scanner {
 }
 
 impl Run<'_> {
-    /// All stages over the whole index, again until one pass finds nothing: what others finish
+    /// All stages over the whole index, again until one pass reads nothing: what others finish
     /// meanwhile may be the partner of something here.
     async fn work_until_done(&mut self) -> Result<(), ScanError> {
         loop {
@@ -98,10 +98,12 @@ impl Run<'_> {
             let volumes = self.scanner.index.volumes().await?;
             let everything =
                 volumes.iter().map(|(volume, _)| Extent { volume: *volume, path: VolumePath::new(b"") });
-            let before = self.scanner.progress.total_files.get();
+            let before = self.report.counts.hashed;
+            // What cannot be read is tried in each pass, and counts once.
+            self.report.counts.problems = 0;
             self.process(Processing::HelpWith(everything.collect())).await?;
             self.writer.commit().await?;
-            let found_some = self.scanner.progress.total_files.get() > before;
+            let found_some = self.report.counts.hashed > before;
             if !found_some || self.scanner.cancel.is_requested() {
                 return Ok(());
             }

@@ -71,3 +71,52 @@ fn a_report_can_be_limited_to_a_host_or_a_volume() {
     sandbox.run(["report", "--host", "gamma"]).refused(2, &["gamma", "alpha, beta"]);
     sandbox.run(["report", "--volume", "host:"]).refused(2, &["host:alpha:", "host:beta:"]);
 }
+
+#[test]
+fn a_name_that_is_changed_or_taken_away_never_shows_a_file_twice() {
+    let sandbox = Sandbox::new();
+    for name in ["named/1", "other/1"] {
+        sandbox.write(name, "same");
+    }
+    sandbox.write("named/alone", "xx");
+    let name_it = |volumes: &Value| {
+        let config = serde_json::json!({ "volumes": volumes });
+        std::fs::write(sandbox.path().join("config.json"), config.to_string()).unwrap();
+        sandbox.run(["scan", "-q", "tree"]).succeeds();
+        let paths = sandbox.run(["report", "--format", "fdupes"]).succeeds().stdout();
+        let mut local: Vec<String> =
+            paths.lines().filter(|line| line.starts_with('/')).map(str::to_owned).collect();
+        local.sort();
+        local
+    };
+    let named = sandbox.tree().join("named");
+    let expected: Vec<String> =
+        ["named/1", "other/1"].map(|name| sandbox.tree().join(name).display().to_string()).into();
+    for volumes in [
+        serde_json::json!({ named.to_str().unwrap(): "one" }),
+        serde_json::json!({ named.to_str().unwrap(): "two" }),
+        serde_json::json!({}),
+    ] {
+        assert_eq!(name_it(&volumes), expected, "{volumes}");
+    }
+    assert_eq!(sandbox.report()["summary"]["files"], 3, "nothing is left of the old names");
+    sandbox.run(["report", "--volume", "three"]).refused(2, &["name:one, name:two"]);
+    sandbox.run(["report", "--volume", "two"]).succeeds();
+    sandbox.run(["roots", "remove", "tree"]).succeeds();
+    assert_eq!(sandbox.file_names(), "");
+}
+
+#[test]
+fn a_directory_that_gets_a_name_later_is_left_alone_and_the_user_is_told() {
+    let sandbox = Sandbox::new();
+    sandbox.write("a", "x");
+    sandbox.scan();
+    let config = serde_json::json!({ "volumes": { sandbox.tree().to_str().unwrap(): "photos" } });
+    std::fs::write(sandbox.path().join("config.json"), config.to_string()).unwrap();
+    let run = sandbox.run(["scan", "tree"]).ends_with(1);
+    assert!(
+        run.stderr().contains("another name") && run.stderr().contains("roots remove"),
+        "{}",
+        run.stderr()
+    );
+}

@@ -43,6 +43,27 @@ mod sqlite_only {
     use super::*;
 
     #[test]
+    fn a_configuration_that_makes_no_sense_is_refused_with_its_reason() {
+        let sandbox = Sandbox::new();
+        let refused = |config: &str, words: &[&str]| {
+            let path = sandbox.path().join("odd.json");
+            std::fs::write(&path, config).unwrap();
+            let arguments = ["--config".as_ref(), path.as_os_str(), "status".as_ref()];
+            sandbox.run(arguments).refused(2, words);
+        };
+        refused("[]", &["odd.json:1:1", "object"]);
+        refused(r#"{"volumes": {"/a": "same", "/b": "same"}}"#, &["/a", "/b", "same name"]);
+        refused(r#"{"volumes": {"/a": "one", "/a/": "two"}}"#, &["/a/", "same directory"]);
+        refused(r#"{"volumes": {"a": "one"}}"#, &["no absolute path"]);
+        refused(r#"{"volumes": {"/a": ""}}"#, &["empty name"]);
+        refused(r#"{"database": {"type": "postgresql", "sslmode": "maybe"}}"#, &["sslmode", "verify-full"]);
+        refused(r#"{"database": {"type": "postgresql", "pool_size": 2}}"#, &["pool_size", "from 3"]);
+        sandbox
+            .run(["status", "--db-url", "postgres://nas/x?sslmode=foo"])
+            .refused(2, &["--db-url", "sslmode"]);
+    }
+
+    #[test]
     fn what_cannot_be_scanned_refused_and_leaves_no_trace() {
         let sandbox = Sandbox::new();
         let file = sandbox.write("file", "x");

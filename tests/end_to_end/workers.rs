@@ -116,6 +116,42 @@ fn a_worker_that_waits_reads_what_another_host_finds_and_ends_when_told() {
 }
 
 #[test]
+fn a_worker_tries_what_cannot_be_read_once_and_ends() {
+    let sandbox = Sandbox::on_postgres();
+    for name in ["a", "b", "c"] {
+        sandbox.write(name, "same content");
+    }
+    sandbox.scan_json(&["--discover-only", "tree"]);
+    std::fs::remove_file(sandbox.tree().join("a")).unwrap();
+    for problems in [1, 1] {
+        let run = Run::of(worker(&sandbox, "reader", &[]).wait_with_output().unwrap()).ends_with(1);
+        let outcome: Value = serde_json::from_slice(&run.output.stdout).unwrap();
+        assert_eq!(outcome["problems"], problems);
+    }
+    assert_eq!(sandbox.group_names(), [["b", "c"]]);
+}
+
+#[test]
+fn a_frozen_process_does_not_keep_others_waiting_for_longer_than_its_patience() {
+    let sandbox = Sandbox::on_postgres();
+    sandbox.write("a", "x");
+    let mut frozen = sandbox.command(["scan", "-q", "tree"]).spawn().unwrap();
+    wait_until("it is in a transaction", || {
+        let _ = kill_process(Pid::from_child(&frozen), Signal::CONT);
+        std::thread::sleep(Duration::from_millis(1));
+        let _ = kill_process(Pid::from_child(&frozen), Signal::STOP);
+        let open = "select count(*) from pg_stat_activity where datname = current_database() and state = 'idle in transaction'";
+        sandbox.sql(open) == "1" || frozen.try_wait().unwrap().is_some()
+    });
+    let mut other = sandbox.command(["scan", "-q", "tree"]);
+    let mut other = other.env("DUPFIND_HOST", "other").spawn().unwrap();
+    wait_until("the other one is done", || other.try_wait().unwrap().is_some());
+    assert!(other.wait().unwrap().success());
+    let _ = kill_process(Pid::from_child(&frozen), Signal::CONT);
+    let _ = frozen.wait();
+}
+
+#[test]
 fn hosts_that_begin_at_the_same_moment_make_one_index() {
     let sandbox = Sandbox::on_postgres();
     let children: Vec<Child> = (0..10)
@@ -174,7 +210,7 @@ fn one_root_is_walked_by_one_at_a_time() {
     assert_eq!(sandbox.sql(ended), "interrupted");
 }
 
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !is_so() {
         assert!(began.elapsed() < Duration::from_secs(30), "waited in vain until {what}");

@@ -28,6 +28,10 @@ const PUT_MOUNT: &str = "
     on conflict (volume_id, host, root) do update set mount_path = excluded.mount_path
     where mounts.mount_path <> excluded.mount_path";
 
+/// At one place of a host only one thing is mounted: what was there before is not there any more.
+const FORGET_HIDDEN: &str = "
+    delete from mounts where host = $1 and mount_path = $2 and not (volume_id = $3 and root = $4)";
+
 pub(super) async fn put_volume(
     connection: &mut PgConnection,
     host: &str,
@@ -44,10 +48,44 @@ pub(super) async fn put_volume(
         .bind(host)
         .bind(volume.mount.root.as_bytes())
         .bind(&*volume.mount.at)
+        .execute(&mut *connection)
+        .await
+        .map_err(failed())?;
+    sqlx::query(FORGET_HIDDEN)
+        .bind(host)
+        .bind(&*volume.mount.at)
+        .bind(id)
+        .bind(volume.mount.root.as_bytes())
         .execute(connection)
         .await
         .map_err(failed())?;
     Ok(VolumeId(id))
+}
+
+const NAMED_MOUNTS: &str = "
+    select v.id, v.identity from mounts m join volumes v on v.id = m.volume_id
+    where m.host = $1 and v.identity like 'name:%'";
+
+const FORGET_MOUNTS: &str = "delete from mounts where host = $1 and volume_id = $2";
+
+/// Forgets where a host mounted volumes whose names it does not use any more.
+pub(super) async fn forget_names(
+    connection: &mut PgConnection,
+    host: &str,
+    used: &[VolumeIdentity],
+) -> Result<()> {
+    let failed = || IndexError::during("forget a name");
+    let named: Vec<(i64, String)> =
+        sqlx::query_as(NAMED_MOUNTS).bind(host).fetch_all(&mut *connection).await.map_err(failed())?;
+    for (volume, _) in named.iter().filter(|(_, identity)| used.iter().all(|used| *used.0 != **identity)) {
+        sqlx::query(FORGET_MOUNTS)
+            .bind(host)
+            .bind(volume)
+            .execute(&mut *connection)
+            .await
+            .map_err(failed())?;
+    }
+    Ok(())
 }
 
 pub(super) async fn volumes(connection: &mut PgConnection) -> Result<Vec<(VolumeId, VolumeIdentity)>> {
@@ -74,13 +112,14 @@ pub(super) async fn mounts(connection: &mut PgConnection, host: &str) -> Result<
 pub(super) async fn places(connection: &mut PgConnection, here: &str) -> Result<Places> {
     let rows: Vec<(String, i64, Vec<u8>, Vec<u8>)> =
         sqlx::query_as("select host, volume_id, root, mount_path from mounts")
-            .fetch_all(connection)
+            .fetch_all(&mut *connection)
             .await
             .map_err(IndexError::during("read the mounts"))?;
     let mount = |(host, volume, root, at): (String, i64, Vec<u8>, Vec<u8>)| {
         (host, VolumeId(volume), Mount { root: VolumePath::new(&root), at: at.into() })
     };
-    Ok(Places::new(here, rows.into_iter().map(mount).collect()))
+    let identities = volumes(connection).await?;
+    Ok(Places::new(here, rows.into_iter().map(mount).collect(), identities))
 }
 
 const PUT_ROOT: &str = "
@@ -258,6 +297,25 @@ const FORGET_UNCOVERED: &str = with_scope!(
     directories_gone as (delete from directories where id in (select id from gone))
     select count(*) from files_gone"
 );
+
+const REMOVE_EXTENT: &str = "delete from extents where root_id = $1 and volume_id = $2 and path = $3";
+
+pub(super) async fn remove_extents(
+    connection: &mut PgConnection,
+    root: RootId,
+    extents: &[Extent],
+) -> Result<u64> {
+    for extent in extents {
+        let removed = sqlx::query(REMOVE_EXTENT)
+            .bind(root.0)
+            .bind(extent.volume.0)
+            .bind(extent.path.as_bytes())
+            .execute(&mut *connection)
+            .await;
+        removed.map_err(IndexError::during("forget a subtree"))?;
+    }
+    forget_uncovered(connection, extents).await
+}
 
 /// Removes what these subtrees hold and no root covers; returns the number of files.
 pub(super) async fn forget_uncovered(connection: &mut PgConnection, extents: &[Extent]) -> Result<u64> {

@@ -6,16 +6,21 @@
 
 use std::str::FromStr as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, Postgres};
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 use tokio::sync::Notify;
 
 use super::PostgresOptions;
 use crate::index::{IndexError, Result};
+use crate::model::path::{escape, escape_path};
+
+/// Shown only if it is another.
+const STANDARD_PORT: u16 = 5432;
 
 /// The first pause; each is twice as long, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -30,11 +35,17 @@ const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 /// A connection that is not used for so long is closed.
 const IDLE: Duration = Duration::from_mins(5);
 
-/// Said on every connection. Rows are looked up by their keys, thousands at a time: without statistics, which
+/// Said on every connection. No transaction of ours is idle for longer than a moment: one that is belongs to a
+/// process that was frozen or cut off, and must not keep the others waiting for longer than its patience. Rows are looked up by their keys, thousands at a time: without statistics, which
 /// a table that was just filled has not, the planner would rather read the whole table for each batch.
 /// Statements over whole tables ask for [`WHOLE_TABLES`]. Compiling a plan takes longer than running it.
-const EACH_CONNECTION: &str = "
-    set enable_hashjoin = off; set enable_mergejoin = off; set jit = off; set client_min_messages = warning";
+fn each_connection(patience: Duration) -> String {
+    format!(
+        "set enable_hashjoin = off; set enable_mergejoin = off; set jit = off; set client_min_messages = warning;
+         set idle_in_transaction_session_timeout = {}",
+        patience.as_millis()
+    )
+}
 
 /// For one transaction: joins over whole tables, with room to sort and to group. What does not fit goes to
 /// the server's temporary files.
@@ -50,6 +61,8 @@ pub(super) struct Session {
     options: Arc<PostgresOptions>,
     /// Wakes whoever waits for an answer when the sign of life got none: they wait in vain.
     silence: Arc<Notify>,
+    /// True once the user's patience is over: nothing is tried again.
+    has_given_up: Arc<AtomicBool>,
 }
 
 impl Session {
@@ -59,15 +72,24 @@ impl Session {
             .map_err(|source| IndexError::Unreachable { location: options.location.clone(), source })?
             .application_name("dupfind")
             .disable_statement_logging();
+        let options = PostgresOptions { location: location(&connect), ..options };
+        let each_connection: Arc<str> = each_connection(options.patience).into();
         let pool = PgPoolOptions::new()
             .max_connections(options.pool_size)
             .acquire_timeout(options.connect_timeout.min(options.retry_for).max(SHORTEST_WAIT))
             .idle_timeout(IDLE)
-            .after_connect(|connection, _| {
-                Box::pin(async move { connection.execute(EACH_CONNECTION).await.map(drop) })
+            .after_connect(move |connection, _| {
+                let text = Arc::clone(&each_connection);
+                Box::pin(async move { connection.execute(AssertSqlSafe(&*text)).await.map(drop) })
             })
             .connect_lazy_with(connect.clone());
-        Ok(Self { pool, connect, options: Arc::new(options), silence: Arc::default() })
+        Ok(Self {
+            pool,
+            connect,
+            options: Arc::new(options),
+            silence: Arc::default(),
+            has_given_up: Arc::default(),
+        })
     }
 
     /// Connects once, and says why that fails: a server that is not there when the program starts is
@@ -88,7 +110,7 @@ impl Session {
             if !error.is_starting() {
                 return Err(error);
             }
-            trouble.get_or_insert_with(|| Trouble::new(&self.options)).pause(error).await?;
+            trouble.get_or_insert_with(|| Trouble::new(self)).pause(error).await?;
         }
     }
 
@@ -122,7 +144,7 @@ impl Session {
         loop {
             match attempt().await {
                 Err(error) if error.is_passing() => {
-                    trouble.get_or_insert_with(|| Trouble::new(&self.options)).pause(error).await?;
+                    trouble.get_or_insert_with(|| Trouble::new(self)).pause(error).await?;
                 }
                 result => {
                     if trouble.is_some_and(|trouble| trouble.was_told) {
@@ -170,6 +192,20 @@ impl Session {
     }
 }
 
+/// Where a server is, with what the environment added.
+fn location(connect: &PgConnectOptions) -> String {
+    let host = match connect.get_socket() {
+        Some(directory) => escape_path(directory),
+        None => escape(connect.get_host().as_bytes()),
+    };
+    let port = match connect.get_port() {
+        STANDARD_PORT => String::new(),
+        port => format!(":{port}"),
+    };
+    let database = connect.get_database().unwrap_or_else(|| connect.get_username());
+    format!("PostgreSQL {host}{port}/{}", escape(database.as_bytes()))
+}
+
 /// Lets a transaction join and sort whole tables.
 pub(super) async fn expect_whole_tables(
     connection: &mut PgConnection,
@@ -184,6 +220,7 @@ fn is_answer(error: &sqlx::Error) -> bool {
 
 /// A time in which the server does not answer as it should.
 struct Trouble<'a> {
+    session: &'a Session,
     options: &'a PostgresOptions,
     began: Instant,
     pauses: backon::ExponentialBackoff,
@@ -191,20 +228,21 @@ struct Trouble<'a> {
 }
 
 impl<'a> Trouble<'a> {
-    fn new(options: &'a PostgresOptions) -> Self {
+    fn new(session: &'a Session) -> Self {
         let pauses = ExponentialBuilder::default()
             .with_jitter()
             .with_min_delay(FIRST_PAUSE)
             .with_max_delay(LONGEST_PAUSE)
             .without_max_times()
             .build();
-        Self { options, began: Instant::now(), pauses, was_told: false }
+        Self { session, options: &session.options, began: Instant::now(), pauses, was_told: false }
     }
 
     /// Waits before the next attempt; gives up with the error when the time is over.
     async fn pause(&mut self, error: IndexError) -> Result<()> {
         let left = self.options.retry_for.saturating_sub(self.began.elapsed());
-        if left.is_zero() {
+        if left.is_zero() || self.session.has_given_up.load(Ordering::Relaxed) {
+            self.session.has_given_up.store(true, Ordering::Relaxed);
             return Err(IndexError::GaveUp {
                 seconds: self.began.elapsed().as_secs(),
                 source: Box::new(error),

@@ -105,6 +105,12 @@ impl Writer for PostgresWriter {
         Ok(id)
     }
 
+    async fn forget_names(&mut self, host: &str, used: &[VolumeIdentity]) -> Result<()> {
+        let forget =
+            async |connection: &mut PgConnection| catalog::forget_names(connection, host, used).await;
+        self.session.transaction("forget a name", forget).await
+    }
+
     async fn put_root(&mut self, extent: &Extent, path: &Path, settings: &ScanSettings) -> Result<RootId> {
         let put =
             async |connection: &mut PgConnection| catalog::put_root(connection, extent, path, settings).await;
@@ -117,6 +123,12 @@ impl Writer for PostgresWriter {
             catalog::remove_root(connection, root, worker, extents).await
         };
         self.when_free("forget a root", remove).await
+    }
+
+    async fn remove_extents(&mut self, root: RootId, extents: &[Extent]) -> Result<u64> {
+        let remove =
+            async |connection: &mut PgConnection| catalog::remove_extents(connection, root, extents).await;
+        self.session.transaction("forget a subtree", remove).await
     }
 
     async fn begin_scan(&mut self, root: Option<RootId>, kind: ScanKind) -> Result<ScanId> {

@@ -15,7 +15,7 @@ use crate::model::listing::Listing;
 use crate::model::pending::{Outcome, Scope, Stage};
 use crate::model::scan::{RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
-use crate::model::volume::{Extent, MountMap, MountedVolume, VolumeId};
+use crate::model::volume::{Extent, MountMap, MountedVolume, VolumeId, VolumeIdentity};
 use crate::model::worker::{Pace, Participant, WorkerId};
 
 /// How often the worker's row says that it lives.
@@ -94,12 +94,20 @@ impl Writer for SqliteWriter {
         Ok(id)
     }
 
+    async fn forget_names(&mut self, host: &str, used: &[VolumeIdentity]) -> Result<()> {
+        catalog::forget_names(self.transaction().await?, host, used).await
+    }
+
     async fn put_root(&mut self, extent: &Extent, path: &Path, settings: &ScanSettings) -> Result<RootId> {
         catalog::put_root(self.transaction().await?, extent, path, settings).await
     }
 
     async fn remove_root(&mut self, root: Option<RootId>, extents: &[Extent]) -> Result<u64> {
         catalog::remove_root(self.transaction().await?, root, extents).await
+    }
+
+    async fn remove_extents(&mut self, root: RootId, extents: &[Extent]) -> Result<u64> {
+        catalog::remove_extents(self.transaction().await?, root, extents).await
     }
 
     async fn begin_scan(&mut self, root: Option<RootId>, kind: ScanKind) -> Result<ScanId> {
