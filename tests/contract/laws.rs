@@ -382,3 +382,22 @@ pub(crate) async fn what_is_refused_for_its_size_is_sent_in_pieces() {
     assert_eq!(world.answer(Stage::Size, |_| hashed(1)).await, 5000);
     assert_eq!(world.index.summary(&ReportFilter::default()).await.unwrap().redundant_files, 4999);
 }
+
+pub(crate) async fn a_lease_that_was_taken_unknown_to_its_holder_is_read() {
+    let place = Postgres::place().await;
+    let index = place.open().await;
+    // As if the line had been cut after the server gave the lease away, and before the answer came.
+    place
+        .say(
+            "create function give_away() returns trigger language plpgsql as $$ begin
+                 new.worker_id := (select max(id) from workers);
+                 return new;
+             end $$;
+             create trigger give_away before insert on leases for each row execute function give_away()",
+        )
+        .await;
+    let world = World::in_index(index, place).await;
+    let entries = (0..5000_u64).map(|number| entry(&format!("{number:05}"), 7, number + 1)).collect();
+    world.scan(&[world.whole("/r", entries)]).await;
+    assert_eq!(world.answer(Stage::Size, |_| hashed(1)).await, 5000);
+}

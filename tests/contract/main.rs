@@ -69,3 +69,9 @@ async fn in_sqlite_nothing_lasts_without_a_commit() {
 async fn in_postgres_a_statement_too_large_is_sent_in_smaller_pieces() {
     laws::what_is_refused_for_its_size_is_sent_in_pieces().await;
 }
+
+/// A worker whose line was cut while it took a lease holds it without knowing.
+#[tokio::test]
+async fn in_postgres_a_lease_taken_unknown_to_its_holder_is_read() {
+    laws::a_lease_that_was_taken_unknown_to_its_holder_is_read().await;
+}

@@ -107,7 +107,8 @@ fn a_server_restarted_ten_times_during_a_scan_costs_nothing() {
     let server = OwnServer::start();
     let sandbox = server.sandbox();
     let groups = tree_in(&sandbox);
-    let mut command = sandbox.command(["scan", "--threads", "1", "--batch-size", "10", "tree"]);
+    // So small that the scan lasts longer than ten restarts, however fast they are.
+    let mut command = sandbox.command(["scan", "--threads", "1", "--batch-size", "3", "tree"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut restarts = 0;
     while restarts < 10 && child.try_wait().unwrap().is_none() {

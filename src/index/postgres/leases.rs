@@ -150,14 +150,15 @@ fn is_free() -> String {
     )
 }
 
-/// $1: the leases that are wanted; $2: the volumes that can be reached; $3: who takes it. Says whether
-/// somebody held it before, and what it held when it was made.
+/// $1: the leases that are wanted; $2: the volumes that can be reached; $3: who takes it; $4: what it knows that it
+/// holds. Says whether somebody held it before, and what it held when it was made. What is the taker's without its
+/// knowledge was taken when the line was cut before the answer came.
 fn take_lease() -> String {
     let is_free = is_free();
     format!(
         "with next as materialized (
             select l.id, l.worker_id is not null as was_held from leases l
-            where l.id = any($1) and l.volume_id = any($2) and {is_free}
+            where l.id = any($1) and l.volume_id = any($2) and l.id <> all($4) and ({is_free} or l.worker_id = $3)
             order by l.id limit 1 for update of l skip locked)
          update leases l set worker_id = $3 from next where l.id = next.id
          returning l.id, l.stage, next.was_held, l.volume_id,
@@ -235,10 +236,11 @@ fn word(stage: Stage) -> &'static str {
 
 const DIRECTORIES: &str = "select id, volume_id, path from directories where id = any($1)";
 
-/// Of the leases $1 on volumes $2, those that others than the worker $3 hold; and when the server began.
+/// Of the leases $1 on volumes $2, those that are not among $3, which this process knows that it holds; and when
+/// the server began.
 const OTHERS_AT_WORK: &str = "
     select (select count(*) from leases l where l.id = any($1) and l.volume_id = any($2)
-            and l.worker_id is distinct from $3),
+            and l.id <> all($3)),
            extract(epoch from pg_postmaster_start_time())::float8";
 
 const FINISH: &str = "delete from leases where id = any($1)";
@@ -264,6 +266,10 @@ struct Unanswered {
 impl Held {
     fn with<T>(&self, look: impl FnOnce(&mut HashMap<LeaseId, Unanswered>) -> T) -> T {
         look(&mut self.0.unanswered.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn ids(&self) -> Vec<i64> {
+        self.with(|unanswered| unanswered.keys().map(|lease| lease.0).collect())
     }
 
     /// The leases that these outcomes complete.
@@ -414,14 +420,14 @@ impl LeaseReader {
         Ok(totals)
     }
 
-    /// How many of the wanted leases others hold, and when the server began.
+    /// How many of the wanted leases are left that this process does not read, and when the server began.
     async fn look_around(&self) -> Result<(u64, f64)> {
-        let reachable = self.reachable();
+        let (reachable, held) = (self.reachable(), self.held.ids());
         let look = async |connection: &mut PgConnection| {
             let row = sqlx::query(OTHERS_AT_WORK)
                 .bind(&self.wanted)
                 .bind(&reachable)
-                .bind(self.worker.0)
+                .bind(&held)
                 .fetch_one(connection)
                 .await
                 .map_err(IndexError::during("look for work"))?;
@@ -436,13 +442,14 @@ impl LeaseReader {
 
     /// Takes the next free lease; `None` if there is none.
     async fn take(&self) -> Result<Option<Vec<Job>>> {
-        let reachable = self.reachable();
+        let (reachable, held) = (self.reachable(), self.held.ids());
         let take = async |connection: &mut PgConnection| {
             let failed = || IndexError::during("take a lease");
             let taken = sqlx::query(AssertSqlSafe(take_lease()))
                 .bind(&self.wanted)
                 .bind(&reachable)
                 .bind(self.worker.0)
+                .bind(&held)
                 .fetch_optional(&mut *connection)
                 .await
                 .map_err(failed())?;
