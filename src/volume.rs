@@ -64,11 +64,6 @@ impl Volumes {
         Ok(Self { host: Arc::clone(&host.name), table, uuids: uuids_by_device(), known: Mutex::default() })
     }
 
-    /// The name of this host.
-    pub fn host(&self) -> &Arc<str> {
-        &self.host
-    }
-
     /// True if something is mounted at exactly this path.
     pub fn is_mount_point(&self, absolute: &Path) -> bool {
         let bytes = absolute.as_os_str().as_bytes();

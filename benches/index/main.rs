@@ -113,7 +113,6 @@ async fn round(database: Databases, options: &Options) -> Vec<Step> {
     let (base, _) = server.rsplit_once('/').unwrap();
     let index = PostgresIndex::create(PostgresOptions {
         url: format!("{base}/{name}"),
-        location: name.clone(),
         pool_size: 8,
         connect_timeout: Duration::from_secs(10),
         retry_for: Duration::from_secs(10),

@@ -19,7 +19,7 @@ create table workers (
 -- Who runs it; while that process lives and its walk goes on, nobody else walks the same root.
 alter table scans add column worker_id bigint;
 
--- Pieces of work, each a range of a volume in physical order: the keys and stamps of files to be read in a stage.
+-- Pieces of work, each a range of a volume in physical order: the keys of files to be read in a stage.
 -- A worker takes one by writing its id here, and the row goes when all its files are answered: so a
 -- file's own row is written once. Unlogged, because it only says what files without hash say too: after a
 -- crash of the server it is empty, and is filled again.
@@ -31,17 +31,10 @@ create unlogged table leases (
     bytes       bigint   not null,
     directories bigint[] not null,
     names       bytea[]  not null,
-    sizes       bigint[] not null,
-    mtimes      bigint[] not null,
-    ctimes      bigint[] not null,
-    inodes      bigint[] not null,
     worker_id   bigint
 );
 
--- Not compressed: it is read once, soon.
-alter table leases alter directories set storage external, alter names set storage external,
-    alter sizes set storage external, alter mtimes set storage external, alter ctimes set storage external,
-    alter inodes set storage external;
+alter table leases alter directories set storage external, alter names set storage external;
 
 -- The names listed so far of a directory whose listing comes in pieces.
 create table listed (

@@ -12,9 +12,9 @@ use crate::config::{Database, Environment, Flags, PostgresSettings, Settings};
 use crate::format::Style;
 use crate::index::Index;
 use crate::index::lock::OnBusy;
-use crate::index::postgres::{PostgresIndex, PostgresOptions};
+use crate::index::postgres::{self, PostgresIndex, PostgresOptions};
 use crate::index::sqlite::SqliteIndex;
-use crate::model::path::escape;
+use crate::model::path::{escape, escape_path};
 
 /// The surroundings of a command.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl Context {
         let Flags { threads, io_threads, batch_size, .. } = *own;
         let flags = Flags { threads, io_threads, batch_size, ..self.flags.clone() };
         let settings = Settings::resolve(&flags, &environment()?)?;
-        let location = self.location.get_or_init(|| settings.database.to_string());
+        let location = self.location.get_or_init(|| location(&settings.database));
         if self.verbose {
             self.say(&format!("index: {location}"));
         }
@@ -72,9 +72,7 @@ impl Context {
     pub(super) async fn create_index(&self, settings: &Settings) -> Result<Arc<dyn Index>, Failure> {
         Ok(match &settings.database {
             Database::Sqlite { path } => Arc::new(SqliteIndex::create(path, self.on_busy()).await?),
-            Database::Postgres(server) => {
-                Arc::new(PostgresIndex::create(self.postgres(server, settings)).await?)
-            }
+            Database::Postgres(server) => Arc::new(PostgresIndex::create(self.postgres(server)).await?),
         })
     }
 
@@ -82,13 +80,11 @@ impl Context {
     pub(super) async fn open_index(&self, settings: &Settings) -> Result<Arc<dyn Index>, Failure> {
         Ok(match &settings.database {
             Database::Sqlite { path } => Arc::new(SqliteIndex::open(path, self.on_busy()).await?),
-            Database::Postgres(server) => {
-                Arc::new(PostgresIndex::open(self.postgres(server, settings)).await?)
-            }
+            Database::Postgres(server) => Arc::new(PostgresIndex::open(self.postgres(server)).await?),
         })
     }
 
-    fn postgres(&self, server: &PostgresSettings, settings: &Settings) -> PostgresOptions {
+    fn postgres(&self, server: &PostgresSettings) -> PostgresOptions {
         let (style, quiet) = (self.message_style, self.quiet);
         let tell = move |message: &str| {
             if !quiet {
@@ -97,7 +93,6 @@ impl Context {
         };
         PostgresOptions {
             url: server.url.reveal().to_owned(),
-            location: settings.database.to_string(),
             pool_size: server.pool_size,
             connect_timeout: server.connect_timeout,
             retry_for: server.retry_for,
@@ -168,4 +163,12 @@ fn environment() -> Result<Environment, Failure> {
         host: crate::os::host_name(),
         processors: std::thread::available_parallelism().map_or(1, usize::from),
     })
+}
+
+/// Where an index is, for people.
+fn location(database: &Database) -> String {
+    match database {
+        Database::Sqlite { path } => escape_path(path),
+        Database::Postgres(server) => postgres::location(server.url.reveal()),
+    }
 }

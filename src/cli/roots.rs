@@ -11,6 +11,7 @@ use super::context::Context;
 use super::exit::{Exit, Failure};
 use crate::config::Flags;
 use crate::format::{moment, plural, rfc3339};
+use crate::index::Index;
 use crate::model::path::{escape_path, shown_path};
 use crate::model::scan::{Root, RootId};
 use crate::model::volume::{Extent, MountMap, Places};
@@ -65,7 +66,7 @@ pub(super) async fn run(args: RootsArgs, context: &Context) -> Result<Exit, Fail
 }
 
 async fn remove(
-    index: &dyn crate::index::Index,
+    index: &dyn Index,
     host: &Arc<str>,
     directory: &Path,
     context: &Context,
@@ -102,7 +103,7 @@ struct Meant {
 }
 
 async fn what_is_meant(
-    index: &dyn crate::index::Index,
+    index: &dyn Index,
     host: &str,
     directory: &Path,
     resolved: &Path,

@@ -12,6 +12,7 @@ use crate::model::path::VolumePath;
 use crate::model::pending::{FileKey, Job, PendingName, Stage};
 use crate::model::scan::ScanStatus;
 use crate::model::stamp::{Nanos, Stamp};
+use crate::model::volume::{Mount, Places, VolumeId, VolumeIdentity};
 use crate::model::worker::LeaseId;
 
 /// A count or a size as a database keeps it. No file is larger than `i64::MAX` bytes; a number beyond
@@ -56,6 +57,29 @@ pub(super) fn status(word: &str) -> Result<ScanStatus> {
 /// followed by `0` in ASCII.
 pub(super) fn below(path: &VolumePath) -> (Vec<u8>, Vec<u8>) {
     ([path.as_bytes(), b"/"].concat(), [path.as_bytes(), b"0"].concat())
+}
+
+/// A row of `mounts`, as its columns come.
+pub(super) fn mount((volume, root, at): (i64, Vec<u8>, Vec<u8>)) -> (VolumeId, Mount) {
+    (VolumeId(volume), Mount { root: VolumePath::new(&root), at: at.into() })
+}
+
+/// Rows of `volumes`.
+pub(super) fn volumes(rows: Vec<(i64, String)>) -> Vec<(VolumeId, VolumeIdentity)> {
+    rows.into_iter().map(|(id, identity)| (VolumeId(id), VolumeIdentity(identity.into()))).collect()
+}
+
+/// Rows of `mounts`, each with its host in front.
+pub(super) fn places(
+    here: &str,
+    rows: Vec<(String, i64, Vec<u8>, Vec<u8>)>,
+    identities: Vec<(VolumeId, VolumeIdentity)>,
+) -> Places {
+    let with_host = |(host, volume, root, at)| {
+        let (volume, mount) = mount((volume, root, at));
+        (host, volume, mount)
+    };
+    Places::new(here, rows.into_iter().map(with_host).collect(), identities)
 }
 
 /// A file that is to be read, as a row.

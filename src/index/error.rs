@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use sqlx::migrate::MigrateError;
 use sqlx::postgres::PgDatabaseError;
 
 use crate::model::path::escape_path;
@@ -24,12 +25,12 @@ pub enum IndexError {
     #[error("{0} is something else than a dupfind index; it was left as it is: name another")]
     NotAnIndex(String),
     /// It was made by a newer dupfind, or changed by hand.
-    #[error("index {index}: {source}; it was left as it is{}", if matches!(**source, sqlx::migrate::MigrateError::VersionMissing(_)) { ": use a newer dupfind" } else { "" })]
+    #[error("index {index}: {source}; it was left as it is{}", is_newer(source))]
     Schema {
         /// Where it is.
         index: String,
         /// What does not fit.
-        source: Box<sqlx::migrate::MigrateError>,
+        source: Box<MigrateError>,
     },
     /// The disk that holds it is full.
     #[error(
@@ -105,6 +106,11 @@ pub enum IndexError {
         /// What the database said.
         source: sqlx::Error,
     },
+}
+
+/// What to do about an index that has a migration this program does not.
+fn is_newer(error: &MigrateError) -> &'static str {
+    if matches!(error, MigrateError::VersionMissing(_)) { ": use a newer dupfind" } else { "" }
 }
 
 /// What a database said, and what can be done about it; without the places in its own source that sqlx adds.

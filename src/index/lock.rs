@@ -11,7 +11,7 @@ use super::{IndexError, Result};
 use crate::cancel::Cancel;
 
 /// How often a taken lock is tried again.
-pub(super) const RETRY: Duration = Duration::from_millis(100);
+const RETRY: Duration = Duration::from_millis(100);
 
 /// A holder that did not say who it is.
 const UNNAMED: &str = "another process";
@@ -28,6 +28,25 @@ pub enum OnBusy {
         /// Is told who holds the index.
         tell: Arc<dyn Fn(&str) + Send + Sync>,
     },
+}
+
+impl OnBusy {
+    /// Somebody is in the way: waits a moment before the next attempt, or says why there is none.
+    pub(super) async fn wait_for(&self, holder: String, was_told: &mut bool) -> Result<()> {
+        match self {
+            Self::Fail => return Err(IndexError::Busy { holder }),
+            Self::Wait { cancel, .. } if cancel.is_requested() => {
+                return Err(IndexError::WaitCancelled { holder });
+            }
+            Self::Wait { tell, .. } if !*was_told => {
+                tell(&holder);
+                *was_told = true;
+            }
+            Self::Wait { .. } => {}
+        }
+        tokio::time::sleep(RETRY).await;
+        Ok(())
+    }
 }
 
 impl std::fmt::Debug for OnBusy {
@@ -61,20 +80,13 @@ impl WriteLock {
                 Err(TryLockError::WouldBlock) => {}
             }
             let holder = read_holder(&file);
-            match on_busy {
-                // Somebody without a name only looks whether it is held, see `is_held`.
-                OnBusy::Fail if holder == UNNAMED && glances < 3 => glances += 1,
-                OnBusy::Fail => return Err(IndexError::Busy { holder }),
-                OnBusy::Wait { cancel, .. } if cancel.is_requested() => {
-                    return Err(IndexError::WaitCancelled { holder });
-                }
-                OnBusy::Wait { tell, .. } if !told => {
-                    tell(&holder);
-                    told = true;
-                }
-                OnBusy::Wait { .. } => {}
+            // Somebody without a name only looks whether it is held, see `is_held`.
+            if matches!(on_busy, OnBusy::Fail) && holder == UNNAMED && glances < 3 {
+                glances += 1;
+                tokio::time::sleep(RETRY).await;
+                continue;
             }
-            tokio::time::sleep(RETRY).await;
+            on_busy.wait_for(holder, &mut told).await?;
         }
         let mut lock = Self { file };
         // A disk too full for the name is no reason not to go on: the lock itself is held.

@@ -151,10 +151,6 @@ pub trait Writer {
     /// the number of files forgotten.
     async fn remove_root(&mut self, root: Option<RootId>, extents: &[Extent]) -> Result<u64>;
 
-    /// Takes subtrees from a root, and forgets the rows in them that no root's subtrees cover. Returns the number
-    /// of files forgotten.
-    async fn remove_extents(&mut self, root: RootId, extents: &[Extent]) -> Result<u64>;
-
     /// Begins a scan; its id is the new generation. Nobody else walks the same root until its
     /// discovery is finished, or its process is dead.
     async fn begin_scan(&mut self, root: Option<RootId>, kind: ScanKind) -> Result<ScanId>;
@@ -167,7 +163,7 @@ pub trait Writer {
     /// Ends the walk of a scan that reached its end: directories of the root's subtrees that it did
     /// not list are removed, except below those that could not be read and those of other roots.
     /// Adds the subtrees to the root's. `linked` are those that only links lead to: what was one
-    /// before, and is not any more, is removed. Without a root nothing is removed. Returns the number
+    /// before, and is not any more, is removed, as is what lay under a name that no host uses any more. Without a root nothing is removed. Returns the number
     /// of files removed.
     async fn finish_discovery(
         &mut self,

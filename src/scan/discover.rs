@@ -97,7 +97,6 @@ impl Run<'_> {
             let reachable = scanner.reachable_mounts().await?.volumes();
             linked.extend(root.linked.iter().filter(|extent| !reachable.contains(&extent.volume)).cloned());
             counts.removed += self.writer.finish_discovery(id, Some(root.id), &extents, &linked).await?;
-            counts.removed += self.forget_old_names(root, &extents).await?;
             self.writer.commit().await?;
             extents.extend(linked);
         }
@@ -106,25 +105,6 @@ impl Run<'_> {
         open.counts = counts;
         open.discovered = end.complete;
         Ok(())
-    }
-
-    /// A name is no disk that may come back: what a root held under one that no host uses any more was
-    /// listed by this walk under another.
-    async fn forget_old_names(&mut self, root: &Root, entered: &[Extent]) -> Result<u64, ScanError> {
-        let index = &self.scanner.index;
-        let places = index.places(self.scanner.volumes.host()).await?;
-        let volumes = index.volumes().await?;
-        let is_named =
-            |id| volumes.iter().any(|(volume, identity)| *volume == id && identity.is_users_name());
-        let is_mounted = |id| places.hosts().any(|(_, mounts)| mounts.volumes().contains(&id));
-        let is_old = |extent: &&Extent| {
-            !entered.contains(extent) && is_named(extent.volume) && !is_mounted(extent.volume)
-        };
-        let old: Vec<Extent> = root.extents.iter().filter(is_old).cloned().collect();
-        if old.is_empty() {
-            return Ok(0);
-        }
-        Ok(self.writer.remove_extents(root.id, &old).await?)
     }
 
     /// Lists files that were named. Returns the directories they lie in.
@@ -162,14 +142,15 @@ impl Run<'_> {
     async fn register(&mut self, places: Vec<Place>) -> Result<Vec<Extent>, ScanError> {
         let mut extents = Vec::with_capacity(places.len());
         for Place { volume, path } in places {
-            let volume = self.writer.register_volume(self.scanner.volumes.host(), &volume).await?;
+            let volume = self.writer.register_volume(&self.scanner.host.name, &volume).await?;
             extents.push(Extent { volume, path });
         }
         Ok(extents)
     }
 
     /// Writes listings as they come, many at once, and commits about every second; while one batch is
-    /// written, the next is collected. Returns what changed, and the directories that were met.
+    /// written, the next is collected. Returns what changed, and the directories whose
+    /// files were named.
     async fn write_listings(
         &mut self,
         scan: ScanId,
@@ -213,7 +194,7 @@ impl Run<'_> {
         if let Some(id) = registered.get(volume) {
             return Ok(*id);
         }
-        let id = self.writer.register_volume(self.scanner.volumes.host(), volume).await?;
+        let id = self.writer.register_volume(&self.scanner.host.name, volume).await?;
         registered.insert(Arc::clone(volume), id);
         Ok(id)
     }

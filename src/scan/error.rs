@@ -40,9 +40,6 @@ pub enum ScanError {
     /// A thread died.
     #[error(transparent)]
     Thread(#[from] ThreadFailed),
-    /// The user stopped it when there was nothing to be finished.
-    #[error("stopped")]
-    Stopped,
     /// The index failed.
     #[error(transparent)]
     Index(#[from] IndexError),

@@ -155,7 +155,7 @@ impl Scanner {
         let mut run = self.begin("resume").await?;
         let result = async {
             let within = run.extents_of(directories).await?;
-            let (roots, mounts) = (self.index.roots().await?, self.index.mounts(self.volumes.host()).await?);
+            let (roots, mounts) = (self.index.roots().await?, self.index.mounts(&self.host.name).await?);
             let (mut unfinished, mut discovered) = (Vec::new(), Vec::new());
             for root in roots.into_iter().filter(|root| root.overlaps(&within)) {
                 let unreadable = self.index.extent_totals(&root.extents).await?.unreadable_directories;
@@ -199,7 +199,7 @@ impl Scanner {
 
     async fn begin(&self, task: &'static str) -> Result<Run<'_>, ScanError> {
         let participant =
-            Participant { host: Arc::clone(self.volumes.host()), task, progress: Arc::clone(&self.progress) };
+            Participant { host: Arc::clone(&self.host.name), task, progress: Arc::clone(&self.progress) };
         let mut writer = self.index.writer(&participant).await?;
         writer.forget_names(&self.host.name, &self.host.identities()).await?;
         Ok(Run { scanner: self, writer, scans: Vec::new(), report: ScanReport::default() })

@@ -105,7 +105,7 @@ impl Scanner {
     pub(super) async fn reachable_mounts(&self) -> Result<MountMap, ScanError> {
         // What is mounted may have changed since the run began.
         let table = Volumes::read(&self.host).map_err(ScanError::Mounts)?;
-        let mounts = self.index.mounts(self.volumes.host()).await?;
+        let mounts = self.index.mounts(&self.host.name).await?;
         let volumes = self.index.volumes().await?;
         let reachable = mounts.iter().filter(|(id, mount)| {
             let identity = volumes.iter().find(|(volume, _)| volume == id).map(|(_, identity)| identity);

@@ -43,7 +43,7 @@ impl Run<'_> {
             self.writer.commit().await?;
         }
         let all = self.scanner.index.roots().await?;
-        let mounts = self.scanner.index.mounts(self.scanner.volumes.host()).await?;
+        let mounts = self.scanner.index.mounts(&self.scanner.host.name).await?;
         let outer: Vec<Extent> =
             all.iter().filter(|root| named.contains(&root.id)).map(|root| root.extent.clone()).collect();
         let is_concerned = |root: &Root| outer.iter().any(|extent| extent.covers(&root.extent));
@@ -72,7 +72,7 @@ impl Run<'_> {
         let known = self.scanner.index.roots().await?;
         // The path of a root whose volume is not mounted: it stays what it is, and will be skipped. On
         // another host, the same path is another place.
-        let mounts = self.scanner.index.mounts(self.scanner.volumes.host()).await?;
+        let mounts = self.scanner.index.mounts(&self.scanner.host.name).await?;
         let is_ours = |root: &Root| {
             mounts.absolute(root.extent.volume, &root.extent.path).is_some_and(|path| path == request.path)
         };
@@ -80,7 +80,7 @@ impl Run<'_> {
         if let Some(root) = offline {
             return Ok(root.id);
         }
-        let volume = self.writer.register_volume(self.scanner.volumes.host(), &place.volume).await?;
+        let volume = self.writer.register_volume(&self.scanner.host.name, &place.volume).await?;
         let extent = Extent { volume, path: place.path };
         let around = known.iter().filter(|root| root.extent.covers(&extent));
         let nearest = around.max_by_key(|root| root.extent.path.as_bytes().len());
@@ -106,7 +106,7 @@ impl Run<'_> {
     /// The subtrees of directories that the index knows; everything if none is named.
     pub(super) async fn extents_of(&self, directories: &[PathBuf]) -> Result<Vec<Extent>, ScanError> {
         let index = &self.scanner.index;
-        let mounts = index.mounts(self.scanner.volumes.host()).await?;
+        let mounts = index.mounts(&self.scanner.host.name).await?;
         let roots = index.roots().await?;
         if directories.is_empty() {
             return Ok(mounts.extents_below(Path::new("/")));

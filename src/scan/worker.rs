@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Processing, Run, ScanError, ScanReport, Scanner};
-use crate::index::{IndexError, WorkMark};
+use crate::index::WorkMark;
 use crate::model::path::VolumePath;
 use crate::model::scan::ScanStatus;
 use crate::model::volume::Extent;
@@ -12,9 +12,6 @@ use crate::volume::Volumes;
 
 /// How often one that waits for work looks for it.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
-/// How often a wait looks whether the user wants to stop.
-const GLANCE: Duration = Duration::from_millis(100);
 
 impl Scanner {
     /// Reads what is pending on the volumes that this host can reach, whoever found it, until nothing
@@ -48,37 +45,19 @@ impl Scanner {
     async fn wait_for_work<'a>(&'a self, run: Run<'a>) -> Result<Run<'a>, ScanError> {
         let reachable = self.reachable_mounts().await?.volumes();
         let before = self.index.work_mark(&reachable).await?;
-        let Run { writer, report, .. } = run;
-        let kept = if self.index.is_shared() {
-            Some(writer)
-        } else {
-            writer.close().await?;
-            None
-        };
+        if self.index.is_shared() {
+            self.wait_for_change(before).await?;
+            return Ok(run);
+        }
+        run.writer.close().await?;
         self.wait_for_change(before).await?;
-        let writer = match kept {
-            Some(writer) => writer,
-            None => match self.begin("worker").await {
-                Ok(run) => run.writer,
-                // Stopped while another process was writing: there is nothing to be finished.
-                Err(ScanError::Index(IndexError::WaitCancelled { .. })) => {
-                    return Err(ScanError::Stopped);
-                }
-                Err(error) => return Err(error),
-            },
-        };
-        Ok(Run { scanner: self, writer, scans: Vec::new(), report })
+        Ok(Run { report: run.report, ..self.begin("worker").await? })
     }
 
     async fn wait_for_change(&self, before: WorkMark) -> Result<(), ScanError> {
         loop {
-            let mut waited = Duration::ZERO;
-            while waited < LOOK_AGAIN {
-                if self.cancel.is_requested() {
-                    return Ok(());
-                }
-                tokio::time::sleep(GLANCE).await;
-                waited += GLANCE;
+            if !self.cancel.sleep(LOOK_AGAIN).await {
+                return Ok(());
             }
             // A disk may have been plugged in meanwhile.
             let reachable = self.reachable_mounts().await?.volumes();
@@ -117,7 +96,7 @@ impl Run<'_> {
         let mounted = Volumes::read(&scanner.host).map_err(ScanError::Mounts)?.mounted();
         for volume in mounted.iter().filter(|volume| known.iter().any(|(_, known)| *known == volume.identity))
         {
-            self.writer.register_volume(scanner.volumes.host(), volume).await?;
+            self.writer.register_volume(&scanner.host.name, volume).await?;
         }
         Ok(self.writer.commit().await?)
     }

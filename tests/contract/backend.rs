@@ -53,12 +53,6 @@ impl Backend for Sqlite {
 /// A database of its own on the test server.
 pub(crate) struct Postgres(TestDatabase);
 
-impl Postgres {
-    pub(crate) async fn say(&self, statements: &str) {
-        self.0.say(statements).await;
-    }
-}
-
 impl Backend for Postgres {
     async fn outwait_the_dead() {
         tokio::time::sleep(PATIENCE + Duration::from_millis(100)).await;
@@ -79,7 +73,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) fn options(url: &str) -> PostgresOptions {
     PostgresOptions {
         url: url.to_owned(),
-        location: "the test server".to_owned(),
         pool_size: 4,
         connect_timeout: Duration::from_secs(10),
         retry_for: Duration::from_secs(20),
@@ -122,6 +115,14 @@ impl World {
             .unwrap();
         writer.close().await.unwrap();
         Self { index, volume, volume_id, root, _place: Box::new(place) }
+    }
+
+    /// One whose database was told something before.
+    pub(crate) async fn after(statements: &str) -> Self {
+        let place = Postgres::place().await;
+        let index = place.open().await;
+        place.0.say(statements).await;
+        Self::in_index(index, place).await
     }
 
     pub(crate) async fn writer(&self) -> Box<dyn Writer> {

@@ -11,9 +11,7 @@ use dupfind::model::settings::ScanSettings;
 use dupfind::model::stamp::{Nanos, Stamp};
 use dupfind::model::volume::VolumeIdentity;
 
-use super::backend::{
-    Backend, HOST, Postgres, World, entry, extent, hashed, mounted, outcomes, paths, sampled,
-};
+use super::backend::{Backend, HOST, World, entry, extent, hashed, mounted, outcomes, paths, sampled};
 
 pub(crate) async fn a_new_row_has_no_hash_and_an_unchanged_one_keeps_it<B: Backend + 'static>() {
     let world = World::new::<B>().await;
@@ -359,11 +357,8 @@ pub(crate) async fn volumes_and_mounts_are_remembered_by_host<B: Backend + 'stat
 
 /// Only PostgreSQL refuses for reasons of size.
 pub(crate) async fn what_is_refused_for_its_size_is_sent_in_pieces() {
-    let place = Postgres::place().await;
-    let index = place.open().await;
     // SQLSTATE 54000 is program_limit_exceeded.
-    place
-        .say(
+    let world = World::after(
             "create function refuse() returns trigger language plpgsql as $$ begin
                  if (select count(*) from touched) > 300 then raise 'too large' using errcode = '54000'; end if;
                  return null;
@@ -372,9 +367,8 @@ pub(crate) async fn what_is_refused_for_its_size_is_sent_in_pieces() {
                  for each statement execute function refuse();
              create trigger small_updates after update on files referencing new table as touched
                  for each statement execute function refuse()",
-        )
-        .await;
-    let world = World::in_index(index, place).await;
+    )
+    .await;
     let entries: Vec<Entry> =
         (0..5000_u64).map(|number| entry(&format!("{number:05}"), 7, number + 1)).collect();
     let (_, counts) = world.scan(&[world.whole("/r", entries)]).await;
@@ -384,19 +378,15 @@ pub(crate) async fn what_is_refused_for_its_size_is_sent_in_pieces() {
 }
 
 pub(crate) async fn a_lease_that_was_taken_unknown_to_its_holder_is_read() {
-    let place = Postgres::place().await;
-    let index = place.open().await;
     // As if the line had been cut after the server gave the lease away, and before the answer came.
-    place
-        .say(
-            "create function give_away() returns trigger language plpgsql as $$ begin
+    let world = World::after(
+        "create function give_away() returns trigger language plpgsql as $$ begin
                  new.worker_id := (select max(id) from workers);
                  return new;
              end $$;
              create trigger give_away before insert on leases for each row execute function give_away()",
-        )
-        .await;
-    let world = World::in_index(index, place).await;
+    )
+    .await;
     let entries = (0..5000_u64).map(|number| entry(&format!("{number:05}"), 7, number + 1)).collect();
     world.scan(&[world.whole("/r", entries)]).await;
     assert_eq!(world.answer(Stage::Size, |_| hashed(1)).await, 5000);

@@ -2,15 +2,15 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use super::server::{TestDatabase, control};
+use super::server::TestDatabase;
 use super::support::{Run, Sandbox, on_a_runtime};
 
 /// A tree whose scan takes long enough to be disturbed, and what is in it.
@@ -25,9 +25,12 @@ fn tree_in(sandbox: &Sandbox) -> usize {
     6001
 }
 
-fn scan(sandbox: &Sandbox) -> Child {
-    // Small batches, so that there are many moments.
-    let mut command = sandbox.command(["scan", "--threads", "1", "--batch-size", "100", "tree"]);
+/// Small batches, so that there are many moments.
+fn scan_command(sandbox: &Sandbox) -> Command {
+    sandbox.command(["scan", "--threads", "1", "--batch-size", "100", "tree"])
+}
+
+fn spawn(command: &mut Command) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
@@ -50,7 +53,7 @@ fn a_backend_killed_in_any_phase_costs_nothing() {
         "update files",
     ] {
         sandbox.forget_index();
-        let child = scan(&sandbox);
+        let child = spawn(&mut scan_command(&sandbox));
         // Hunts on the server, which sees statements that last a millisecond.
         let hunt = format!(
             "create function pg_temp.hunt() returns bigint language plpgsql as $$
@@ -72,6 +75,14 @@ fn a_backend_killed_in_any_phase_costs_nothing() {
         assert_ne!(killed, "0", "nobody was killed in: {phase}");
         finds_all(&sandbox, child, groups);
     }
+}
+
+/// `tests/postgres COMMAND DIRECTORY`; returns what it says.
+fn control(command: &str, directory: &Path) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/postgres");
+    let output = Command::new(script).arg(command).arg(directory).output().unwrap();
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 /// A server of a test's own, which may be treated badly.
@@ -193,22 +204,20 @@ impl Proxy {
     }
 }
 
-/// The sandbox's database as it is reached through the proxy.
-fn through(sandbox: &Sandbox) -> (Proxy, String) {
+/// A scan that reaches the sandbox's database through a proxy.
+fn scan_through(sandbox: &Sandbox) -> (Proxy, Child) {
     let mut url: url::Url = sandbox.database_url().parse().unwrap();
     let proxy = Proxy::before(SocketAddr::from(([127, 0, 0, 1], url.port().unwrap())));
     url.set_port(Some(proxy.address.port())).unwrap();
-    (proxy, url.into())
+    let child = spawn(scan_command(sandbox).env("DUPFIND_DB_URL", String::from(url)));
+    (proxy, child)
 }
 
 #[test]
 fn a_cut_line_costs_nothing() {
     let sandbox = Sandbox::on_postgres();
     let groups = tree_in(&sandbox);
-    let (proxy, url) = through(&sandbox);
-    let mut command = sandbox.command(["scan", "--threads", "1", "--batch-size", "100", "tree"]);
-    command.env("DUPFIND_DB_URL", url).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
+    let (proxy, mut child) = scan_through(&sandbox);
     let mut cut = 0;
     while child.try_wait().unwrap().is_none() {
         std::thread::sleep(Duration::from_millis(90));
@@ -224,10 +233,7 @@ fn a_cut_line_costs_nothing() {
 fn a_line_that_goes_silent_is_noticed() {
     let sandbox = Sandbox::on_postgres();
     let groups = tree_in(&sandbox);
-    let (proxy, url) = through(&sandbox);
-    let mut command = sandbox.command(["scan", "--threads", "1", "--batch-size", "100", "tree"]);
-    command.env("DUPFIND_DB_URL", url).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn().unwrap();
+    let (proxy, child) = scan_through(&sandbox);
     std::thread::sleep(Duration::from_millis(300));
     proxy.is_silent.store(true, Ordering::Relaxed);
     std::thread::sleep(Duration::from_secs(1));

@@ -141,7 +141,9 @@ impl Sandbox {
     /// Takes the index away.
     pub(crate) fn forget_index(&self) {
         match &self.database {
-            Some(database) => on_a_runtime(async || database.clear().await),
+            Some(database) => on_a_runtime(async || {
+                drop(database.say("drop schema public cascade; create schema public").await);
+            }),
             None => drop(std::fs::remove_dir_all(self.index().parent().unwrap())),
         }
     }

@@ -167,7 +167,9 @@ fn hosts_that_begin_at_the_same_moment_make_one_index() {
             run.stdout()
         );
     }
-    assert_eq!(sandbox.sql("select count(*) from _sqlx_migrations where success"), "2");
+    let migrations = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/postgres")).unwrap();
+    let applied = sandbox.sql("select count(*) from _sqlx_migrations where success");
+    assert_eq!(applied, migrations.count().to_string());
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! PostgreSQL for tests: the server that `tests/run` starts, or one of a test's own.
 
-use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use sqlx::postgres::PgRow;
@@ -45,7 +43,6 @@ impl TestDatabase {
     }
 
     /// What SQL says: a line for each row, columns with bars between them.
-    #[allow(dead_code, reason = "only some of the test programs ask")]
     pub(crate) async fn say(&self, query: &str) -> String {
         let mut connection = PgConnection::connect(&self.url).await.unwrap();
         let query = AssertSqlSafe(query.to_owned());
@@ -59,13 +56,6 @@ impl TestDatabase {
         let text = rows.iter().map(line).collect::<Vec<_>>().join("\n");
         connection.close().await.unwrap();
         text
-    }
-
-    /// Takes everything away.
-    #[allow(dead_code, reason = "only some of the test programs do")]
-    pub(crate) async fn clear(&self) {
-        say(&self.url, "drop schema public cascade").await;
-        say(&self.url, "create schema public").await;
     }
 }
 
@@ -90,13 +80,4 @@ async fn say(server: &str, statement: &str) {
     let mut connection = PgConnection::connect(server).await.unwrap();
     sqlx::query(AssertSqlSafe(statement.to_owned())).execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
-}
-
-/// `tests/postgres COMMAND DIRECTORY`; returns what it says.
-#[allow(dead_code, reason = "only some of the test programs have servers of their own")]
-pub(crate) fn control(command: &str, directory: &Path) -> String {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/postgres");
-    let output = Command::new(script).arg(command).arg(directory).output().unwrap();
-    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }

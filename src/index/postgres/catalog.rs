@@ -9,13 +9,13 @@ use sqlx::postgres::{PgConnection, PgRow};
 use super::convert::{column, volume_path};
 use super::scope::{ScopeArrays, with_scope};
 use super::workers::IS_ALIVE;
-use crate::index::convert::{status, to_count, to_integer};
+use crate::index::convert::{self, status, to_count, to_integer};
 use crate::index::{IndexError, Result};
 use crate::model::path::{VolumePath, to_path};
 use crate::model::scan::{LastScan, Root, RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
 use crate::model::stamp::Nanos;
-use crate::model::volume::{Extent, Mount, MountMap, MountedVolume, Places, VolumeId, VolumeIdentity};
+use crate::model::volume::{Extent, MountMap, MountedVolume, Places, VolumeId, VolumeIdentity};
 use crate::model::worker::WorkerId;
 
 const PUT_VOLUME: &str = "
@@ -62,11 +62,10 @@ pub(super) async fn put_volume(
     Ok(VolumeId(id))
 }
 
-const NAMED_MOUNTS: &str = "
-    select v.id, v.identity from mounts m join volumes v on v.id = m.volume_id
-    where m.host = $1 and v.identity like 'name:%'";
-
-const FORGET_MOUNTS: &str = "delete from mounts where host = $1 and volume_id = $2";
+/// $2: the names that are used.
+const FORGET_NAMES: &str = "
+    delete from mounts where host = $1 and volume_id in (
+        select id from volumes where identity like 'name:%' and identity <> all($2))";
 
 /// Forgets where a host mounted volumes whose names it does not use any more.
 pub(super) async fn forget_names(
@@ -74,18 +73,9 @@ pub(super) async fn forget_names(
     host: &str,
     used: &[VolumeIdentity],
 ) -> Result<()> {
-    let failed = || IndexError::during("forget a name");
-    let named: Vec<(i64, String)> =
-        sqlx::query_as(NAMED_MOUNTS).bind(host).fetch_all(&mut *connection).await.map_err(failed())?;
-    for (volume, _) in named.iter().filter(|(_, identity)| used.iter().all(|used| *used.0 != **identity)) {
-        sqlx::query(FORGET_MOUNTS)
-            .bind(host)
-            .bind(volume)
-            .execute(&mut *connection)
-            .await
-            .map_err(failed())?;
-    }
-    Ok(())
+    let used: Vec<&str> = used.iter().map(|identity| &*identity.0).collect();
+    let forgotten = sqlx::query(FORGET_NAMES).bind(host).bind(used).execute(connection).await;
+    forgotten.map(drop).map_err(IndexError::during("forget a name"))
 }
 
 pub(super) async fn volumes(connection: &mut PgConnection) -> Result<Vec<(VolumeId, VolumeIdentity)>> {
@@ -93,7 +83,7 @@ pub(super) async fn volumes(connection: &mut PgConnection) -> Result<Vec<(Volume
         .fetch_all(connection)
         .await
         .map_err(IndexError::during("read the volumes"))?;
-    Ok(rows.into_iter().map(|(id, identity)| (VolumeId(id), VolumeIdentity(identity.into()))).collect())
+    Ok(convert::volumes(rows))
 }
 
 pub(super) async fn mounts(connection: &mut PgConnection, host: &str) -> Result<MountMap> {
@@ -103,10 +93,7 @@ pub(super) async fn mounts(connection: &mut PgConnection, host: &str) -> Result<
             .fetch_all(connection)
             .await
             .map_err(IndexError::during("read the mounts"))?;
-    let mount = |(volume, root, at): (i64, Vec<u8>, Vec<u8>)| {
-        (VolumeId(volume), Mount { root: VolumePath::new(&root), at: at.into() })
-    };
-    Ok(MountMap::new(rows.into_iter().map(mount).collect()))
+    Ok(MountMap::new(rows.into_iter().map(convert::mount).collect()))
 }
 
 pub(super) async fn places(connection: &mut PgConnection, here: &str) -> Result<Places> {
@@ -115,11 +102,7 @@ pub(super) async fn places(connection: &mut PgConnection, here: &str) -> Result<
             .fetch_all(&mut *connection)
             .await
             .map_err(IndexError::during("read the mounts"))?;
-    let mount = |(host, volume, root, at): (String, i64, Vec<u8>, Vec<u8>)| {
-        (host, VolumeId(volume), Mount { root: VolumePath::new(&root), at: at.into() })
-    };
-    let identities = volumes(connection).await?;
-    Ok(Places::new(here, rows.into_iter().map(mount).collect(), identities))
+    Ok(convert::places(here, rows, volumes(connection).await?))
 }
 
 const PUT_ROOT: &str = "
@@ -153,10 +136,25 @@ const PUT_EXTENT: &str = "
     insert into extents (root_id, volume_id, path, linked) values ($1, $2, $3, $4)
     on conflict (root_id, volume_id, path) do update set linked = extents.linked and excluded.linked";
 
-/// Forgets the linked subtrees of a root, but not yet what they hold; returns them.
-pub(super) async fn take_linked(connection: &mut PgConnection, root: RootId) -> Result<Vec<Extent>> {
-    let taken = "delete from extents where root_id = $1 and linked returning volume_id, path";
-    let taken: Vec<(i64, Vec<u8>)> = sqlx::query_as(taken)
+/// The subtrees of a root that only links lead to.
+pub(super) const TAKE_LINKED: &str =
+    "delete from extents where root_id = $1 and linked returning volume_id, path";
+
+/// The subtrees of a root under names that no host uses any more: a name is no disk that may come back, and what is
+/// there was listed under another.
+pub(super) const TAKE_NAMELESS: &str = "
+    delete from extents where root_id = $1 and volume_id in (
+        select v.id from volumes v
+        where v.identity like 'name:%' and not exists (select 1 from mounts m where m.volume_id = v.id))
+    returning volume_id, path";
+
+/// Takes subtrees from a root, but not yet what they hold; returns them.
+pub(super) async fn take_extents(
+    connection: &mut PgConnection,
+    root: RootId,
+    which: &'static str,
+) -> Result<Vec<Extent>> {
+    let taken: Vec<(i64, Vec<u8>)> = sqlx::query_as(which)
         .bind(root.0)
         .fetch_all(connection)
         .await
@@ -297,25 +295,6 @@ const FORGET_UNCOVERED: &str = with_scope!(
     directories_gone as (delete from directories where id in (select id from gone))
     select count(*) from files_gone"
 );
-
-const REMOVE_EXTENT: &str = "delete from extents where root_id = $1 and volume_id = $2 and path = $3";
-
-pub(super) async fn remove_extents(
-    connection: &mut PgConnection,
-    root: RootId,
-    extents: &[Extent],
-) -> Result<u64> {
-    for extent in extents {
-        let removed = sqlx::query(REMOVE_EXTENT)
-            .bind(root.0)
-            .bind(extent.volume.0)
-            .bind(extent.path.as_bytes())
-            .execute(&mut *connection)
-            .await;
-        removed.map_err(IndexError::during("forget a subtree"))?;
-    }
-    forget_uncovered(connection, extents).await
-}
 
 /// Removes what these subtrees hold and no root covers; returns the number of files.
 pub(super) async fn forget_uncovered(connection: &mut PgConnection, extents: &[Extent]) -> Result<u64> {

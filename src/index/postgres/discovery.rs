@@ -10,7 +10,7 @@ use sqlx::Postgres;
 use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::query::Query;
 
-use super::catalog::{confirm_scan, forget_uncovered, put_extents, take_linked};
+use super::catalog::{TAKE_LINKED, TAKE_NAMELESS, confirm_scan, forget_uncovered, put_extents, take_extents};
 use super::convert::{column, count, volume_path};
 use super::scope::{ScopeArrays, with_scope};
 use crate::index::convert::{inode_to_integer, to_count, to_integer};
@@ -309,10 +309,11 @@ pub(super) async fn finish(
             let gone = scope.query(FORGET_UNSEEN).bind(scan.0).bind(root.0).fetch_one(&mut *connection).await;
             removed += to_count(column(&gone.map_err(failed())?, 0)?);
         }
-        let linked_before = take_linked(connection, root).await?;
+        let mut taken = take_extents(connection, root, TAKE_LINKED).await?;
         put_extents(connection, root, extents, false).await?;
         put_extents(connection, root, linked, true).await?;
-        removed += forget_uncovered(connection, &linked_before).await?;
+        taken.extend(take_extents(connection, root, TAKE_NAMELESS).await?);
+        removed += forget_uncovered(connection, &taken).await?;
     }
     let discovered = sqlx::query(DISCOVERED).bind(scan.0).bind(Nanos::now().0);
     discovered.execute(connection).await.map_err(failed())?;

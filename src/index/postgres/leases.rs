@@ -168,17 +168,15 @@ fn take_lease() -> String {
 
 /// What is left to be read of a lease. $2 and $3: whether files with a sample, and without, are.
 const LEFT_OF_LEASE: &str = "
-    select f.volume_id, array_agg(f.directory_id order by f.inode, f.directory_id, f.name),
-           array_agg(f.name order by f.inode, f.directory_id, f.name),
-           array_agg(f.size order by f.inode, f.directory_id, f.name),
-           array_agg(f.mtime_ns order by f.inode, f.directory_id, f.name),
-           array_agg(f.ctime_ns order by f.inode, f.directory_id, f.name),
-           array_agg(f.inode order by f.inode, f.directory_id, f.name)
-    from leases l cross join unnest(l.directories, l.names) u (directory_id, name)
-    join files f on f.directory_id = u.directory_id and f.name = u.name
-    where l.id = $1 and f.hash is null
-      and case when f.sample is null then $3::bool else $2::bool end
-    group by f.volume_id";
+    select volume_id, array_agg(directory_id), array_agg(name), array_agg(size),
+           array_agg(mtime_ns), array_agg(ctime_ns), array_agg(inode)
+    from (
+        select f.* from leases l cross join unnest(l.directories, l.names) u (directory_id, name)
+        join files f on f.directory_id = u.directory_id and f.name = u.name
+        where l.id = $1 and f.hash is null
+          and case when f.sample is null then $3::bool else $2::bool end
+        order by f.volume_id, f.inode, f.directory_id, f.name) in_order
+    group by volume_id";
 
 /// The files of a lease, as columns of equal length.
 struct LeaseColumns {
@@ -388,8 +386,6 @@ impl LeaseReader {
             let forgotten = sqlx::query(AssertSqlSafe(forget_empty())).execute(&mut *connection).await;
             forgotten.map_err(failed())?;
             expect_whole_tables(connection, operation).await?;
-            let most: bool =
-                sqlx::query_scalar(MOST_HAVE_NO_HASH).fetch_one(&mut *connection).await.map_err(failed())?;
             let mut statement = scope
                 .query(text)
                 .bind(stage)
@@ -398,6 +394,10 @@ impl LeaseReader {
                 .bind(to_integer(SMALL_FILE))
                 .bind(to_integer(SAMPLE_BYTES));
             if self.stage == Stage::Size {
+                let most: bool = sqlx::query_scalar(MOST_HAVE_NO_HASH)
+                    .fetch_one(&mut *connection)
+                    .await
+                    .map_err(failed())?;
                 statement = statement.bind(most);
             }
             statement.fetch_all(connection).await.map_err(failed())

@@ -34,6 +34,7 @@ mod write_back;
 mod writer;
 
 use session::Session;
+pub use session::location;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
@@ -47,8 +48,6 @@ pub struct PostgresOptions {
     /// `postgres://...`; may hold a password. What it leaves out, libpq's environment variables and
     /// `.pgpass` say.
     pub url: String,
-    /// Where it is, for people; without a password.
-    pub location: String,
     /// Connections at most; at least three.
     pub pool_size: u32,
     /// How long to wait for a connection.
@@ -67,7 +66,7 @@ pub struct PostgresOptions {
 
 impl std::fmt::Debug for PostgresOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PostgresOptions").field("location", &self.location).finish_non_exhaustive()
+        f.debug_struct("PostgresOptions").finish_non_exhaustive()
     }
 }
 
@@ -179,7 +178,7 @@ async fn schema_state(connection: &mut PgConnection, location: &str) -> Result<S
 #[async_trait(?Send)]
 impl Index for PostgresIndex {
     fn location(&self) -> String {
-        self.session.options().location.clone()
+        self.session.location().to_owned()
     }
 
     fn own_files(&self) -> Vec<PathBuf> {

@@ -26,19 +26,18 @@ const STANDARD_PORT: u16 = 5432;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How often a pause looks whether the user wants to stop.
-const GLANCE: Duration = Duration::from_millis(100);
-
 /// Nothing is taken for lost sooner.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 
 /// A connection that is not used for so long is closed.
 const IDLE: Duration = Duration::from_mins(5);
 
-/// Said on every connection. No transaction of ours is idle for longer than a moment: one that is belongs to a
-/// process that was frozen or cut off, and must not keep the others waiting for longer than its patience. Rows are looked up by their keys, thousands at a time: without statistics, which
+/// Said on every connection. Rows are looked up by their keys, thousands at a time: without statistics, which
 /// a table that was just filled has not, the planner would rather read the whole table for each batch.
 /// Statements over whole tables ask for [`WHOLE_TABLES`]. Compiling a plan takes longer than running it.
+///
+/// No transaction of ours is idle for longer than a moment: one that is belongs to a process that was frozen or
+/// cut off, and must not keep the others waiting for longer than its patience.
 fn each_connection(patience: Duration) -> String {
     format!(
         "set enable_hashjoin = off; set enable_mergejoin = off; set jit = off; set client_min_messages = warning;
@@ -59,6 +58,7 @@ pub(super) struct Session {
     pool: PgPool,
     connect: PgConnectOptions,
     options: Arc<PostgresOptions>,
+    location: String,
     /// Wakes whoever waits for an answer when the sign of life got none: they wait in vain.
     silence: Arc<Notify>,
     /// True once the user's patience is over: nothing is tried again.
@@ -69,10 +69,9 @@ impl Session {
     /// Prepares to connect; nothing is sent yet.
     pub(super) fn new(options: PostgresOptions) -> Result<Self> {
         let connect = PgConnectOptions::from_str(&options.url)
-            .map_err(|source| IndexError::Unreachable { location: options.location.clone(), source })?
+            .map_err(|source| IndexError::Unreachable { location: location(&options.url), source })?
             .application_name("dupfind")
             .disable_statement_logging();
-        let options = PostgresOptions { location: location(&connect), ..options };
         let each_connection: Arc<str> = each_connection(options.patience).into();
         let pool = PgPoolOptions::new()
             .max_connections(options.pool_size)
@@ -86,6 +85,7 @@ impl Session {
         Ok(Self {
             pool,
             connect,
+            location: location(&options.url),
             options: Arc::new(options),
             silence: Arc::default(),
             has_given_up: Arc::default(),
@@ -112,6 +112,10 @@ impl Session {
             }
             trouble.get_or_insert_with(|| Trouble::new(self)).pause(error).await?;
         }
+    }
+
+    pub(super) fn location(&self) -> &str {
+        &self.location
     }
 
     pub(super) fn options(&self) -> &PostgresOptions {
@@ -185,15 +189,16 @@ impl Session {
             // Before anything was said: the server is not there, or does not want us.
             IndexError::Database { source: sqlx::Error::PoolTimedOut, .. } => IndexError::CutOff,
             IndexError::Database { source, .. } if !is_answer(&source) => {
-                IndexError::Unreachable { location: self.options.location.clone(), source }
+                IndexError::Unreachable { location: self.location.clone(), source }
             }
             other => other,
         }
     }
 }
 
-/// Where a server is, with what the environment added.
-fn location(connect: &PgConnectOptions) -> String {
+/// Where a database is, for people: without a password, and with what libpq's environment variables add to the URL.
+pub fn location(url: &str) -> String {
+    let Ok(connect) = PgConnectOptions::from_str(url) else { return "PostgreSQL".to_owned() };
     let host = match connect.get_socket() {
         Some(directory) => escape_path(directory),
         None => escape(connect.get_host().as_bytes()),
@@ -221,7 +226,6 @@ fn is_answer(error: &sqlx::Error) -> bool {
 /// A time in which the server does not answer as it should.
 struct Trouble<'a> {
     session: &'a Session,
-    options: &'a PostgresOptions,
     began: Instant,
     pauses: backon::ExponentialBackoff,
     was_told: bool,
@@ -235,12 +239,13 @@ impl<'a> Trouble<'a> {
             .with_max_delay(LONGEST_PAUSE)
             .without_max_times()
             .build();
-        Self { session, options: &session.options, began: Instant::now(), pauses, was_told: false }
+        Self { session, began: Instant::now(), pauses, was_told: false }
     }
 
     /// Waits before the next attempt; gives up with the error when the time is over.
     async fn pause(&mut self, error: IndexError) -> Result<()> {
-        let left = self.options.retry_for.saturating_sub(self.began.elapsed());
+        let options = &self.session.options;
+        let left = options.retry_for.saturating_sub(self.began.elapsed());
         if left.is_zero() || self.session.has_given_up.load(Ordering::Relaxed) {
             self.session.has_given_up.store(true, Ordering::Relaxed);
             return Err(IndexError::GaveUp {
@@ -250,19 +255,27 @@ impl<'a> Trouble<'a> {
         }
         // Two transactions that got in each other's way are nothing to tell.
         if !self.was_told && !error.is_conflict() {
-            let limit = self.options.retry_for.as_secs();
-            (self.options.tell)(&format!("{error}; trying again for up to {limit} s"));
+            let limit = options.retry_for.as_secs();
+            (options.tell)(&format!("{error}; trying again for up to {limit} s"));
             self.was_told = true;
         }
-        let mut pause = self.pauses.next().unwrap_or(LONGEST_PAUSE).min(left);
-        while !pause.is_zero() {
-            if self.options.cancel.is_requested() {
-                return Err(IndexError::WaitCancelled { holder: "the server to answer".to_owned() });
-            }
-            let step = pause.min(GLANCE);
-            tokio::time::sleep(step).await;
-            pause -= step;
+        let pause = self.pauses.next().unwrap_or(LONGEST_PAUSE).min(left);
+        if !options.cancel.sleep(pause).await {
+            return Err(IndexError::WaitCancelled { holder: "the server to answer".to_owned() });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_location_names_what_is_reached_and_no_password() {
+        assert_eq!(location("postgres://ann:hunter2@nas:5433/photos"), "PostgreSQL nas:5433/photos");
+        assert_eq!(location("postgres://ann:hunter2@nas/dupfind"), "PostgreSQL nas/dupfind");
+        assert_eq!(location("postgres://ann@localhost/photos?host=/run/pg"), "PostgreSQL /run/pg/photos");
+        assert_eq!(location("no URL with hunter2"), "PostgreSQL");
     }
 }

@@ -10,7 +10,6 @@ use super::leases::{Held, LeaseReader};
 use super::session::Session;
 use super::workers::Heartbeat;
 use super::{catalog, discovery, leases, workers, write_back};
-use crate::index::lock::{OnBusy, RETRY};
 use crate::index::{IndexError, PendingReader, Result, Writer};
 use crate::model::listing::Listing;
 use crate::model::pending::{Outcome, Scope, Stage};
@@ -76,18 +75,7 @@ impl PostgresWriter {
                 Err(IndexError::Busy { holder }) => holder,
                 result => return result,
             };
-            match &self.session.options().on_busy {
-                OnBusy::Fail => return Err(IndexError::Busy { holder }),
-                OnBusy::Wait { cancel, .. } if cancel.is_requested() => {
-                    return Err(IndexError::WaitCancelled { holder });
-                }
-                OnBusy::Wait { tell, .. } if !was_told => {
-                    tell(&holder);
-                    was_told = true;
-                }
-                OnBusy::Wait { .. } => {}
-            }
-            tokio::time::sleep(RETRY).await;
+            self.session.options().on_busy.wait_for(holder, &mut was_told).await?;
         }
     }
 }
@@ -123,12 +111,6 @@ impl Writer for PostgresWriter {
             catalog::remove_root(connection, root, worker, extents).await
         };
         self.when_free("forget a root", remove).await
-    }
-
-    async fn remove_extents(&mut self, root: RootId, extents: &[Extent]) -> Result<u64> {
-        let remove =
-            async |connection: &mut PgConnection| catalog::remove_extents(connection, root, extents).await;
-        self.session.transaction("forget a subtree", remove).await
     }
 
     async fn begin_scan(&mut self, root: Option<RootId>, kind: ScanKind) -> Result<ScanId> {

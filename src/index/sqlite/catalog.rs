@@ -6,14 +6,14 @@ use std::path::Path;
 
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use super::convert::{column, status, volume_path};
-use crate::index::convert::{below, to_integer};
+use super::convert::{column, status, to_json, volume_path};
+use crate::index::convert::{self, below, to_integer};
 use crate::index::{IndexError, Result};
 use crate::model::path::{VolumePath, to_path};
 use crate::model::scan::{LastScan, Root, RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
 use crate::model::stamp::Nanos;
-use crate::model::volume::{Extent, Mount, MountMap, MountedVolume, Places, VolumeId, VolumeIdentity};
+use crate::model::volume::{Extent, MountMap, MountedVolume, Places, VolumeId, VolumeIdentity};
 use crate::model::worker::WorkerId;
 
 const PUT_VOLUME: &str = "
@@ -59,11 +59,10 @@ pub(super) async fn put_volume(
     Ok(VolumeId(id))
 }
 
-const NAMED_MOUNTS: &str = "
-    select v.id, v.identity from mounts m join volumes v on v.id = m.volume_id
-    where m.host = ?1 and v.identity like 'name:%'";
-
-const FORGET_MOUNTS: &str = "delete from mounts where host = ?1 and volume_id = ?2";
+/// ?2: the names that are used.
+const FORGET_NAMES: &str = "
+    delete from mounts where host = ?1 and volume_id in (
+        select id from volumes where identity like 'name:%' and identity not in (select value from json_each(?2)))";
 
 /// Forgets where a host mounted volumes whose names it does not use any more.
 pub(super) async fn forget_names(
@@ -71,18 +70,9 @@ pub(super) async fn forget_names(
     host: &str,
     used: &[VolumeIdentity],
 ) -> Result<()> {
-    let failed = || IndexError::during("forget a name");
-    let named: Vec<(i64, String)> =
-        sqlx::query_as(NAMED_MOUNTS).bind(host).fetch_all(&mut *connection).await.map_err(failed())?;
-    for (volume, _) in named.iter().filter(|(_, identity)| used.iter().all(|used| *used.0 != **identity)) {
-        sqlx::query(FORGET_MOUNTS)
-            .bind(host)
-            .bind(volume)
-            .execute(&mut *connection)
-            .await
-            .map_err(failed())?;
-    }
-    Ok(())
+    let used: Vec<&str> = used.iter().map(|identity| &*identity.0).collect();
+    let forgotten = sqlx::query(FORGET_NAMES).bind(host).bind(to_json(&used)?).execute(connection).await;
+    forgotten.map(drop).map_err(IndexError::during("forget a name"))
 }
 
 pub(super) async fn volumes(connection: &mut SqliteConnection) -> Result<Vec<(VolumeId, VolumeIdentity)>> {
@@ -90,7 +80,7 @@ pub(super) async fn volumes(connection: &mut SqliteConnection) -> Result<Vec<(Vo
         .fetch_all(connection)
         .await
         .map_err(IndexError::during("read the volumes"))?;
-    Ok(rows.into_iter().map(|(id, identity)| (VolumeId(id), VolumeIdentity(identity.into()))).collect())
+    Ok(convert::volumes(rows))
 }
 
 pub(super) async fn mounts(connection: &mut SqliteConnection, host: &str) -> Result<MountMap> {
@@ -100,10 +90,7 @@ pub(super) async fn mounts(connection: &mut SqliteConnection, host: &str) -> Res
             .fetch_all(connection)
             .await
             .map_err(IndexError::during("read the mounts"))?;
-    let mount = |(volume, root, at): (i64, Vec<u8>, Vec<u8>)| {
-        (VolumeId(volume), Mount { root: VolumePath::new(&root), at: at.into() })
-    };
-    Ok(MountMap::new(rows.into_iter().map(mount).collect()))
+    Ok(MountMap::new(rows.into_iter().map(convert::mount).collect()))
 }
 
 pub(super) async fn places(connection: &mut SqliteConnection, here: &str) -> Result<Places> {
@@ -112,11 +99,7 @@ pub(super) async fn places(connection: &mut SqliteConnection, here: &str) -> Res
             .fetch_all(&mut *connection)
             .await
             .map_err(IndexError::during("read the mounts"))?;
-    let mount = |(host, volume, root, at): (String, i64, Vec<u8>, Vec<u8>)| {
-        (host, VolumeId(volume), Mount { root: VolumePath::new(&root), at: at.into() })
-    };
-    let identities = volumes(connection).await?;
-    Ok(Places::new(here, rows.into_iter().map(mount).collect(), identities))
+    Ok(convert::places(here, rows, volumes(connection).await?))
 }
 
 const PUT_ROOT: &str = "
@@ -150,10 +133,25 @@ const PUT_EXTENT: &str = "
     insert into extents (root_id, volume_id, path, linked) values (?, ?, ?, ?)
     on conflict do update set linked = min(linked, excluded.linked)";
 
-/// Forgets the linked subtrees of a root, but not yet what they hold; returns them.
-pub(super) async fn take_linked(connection: &mut SqliteConnection, root: RootId) -> Result<Vec<Extent>> {
-    let taken = "delete from extents where root_id = ? and linked = 1 returning volume_id, path";
-    let taken: Vec<(i64, Vec<u8>)> = sqlx::query_as(taken)
+/// The subtrees of a root that only links lead to.
+pub(super) const TAKE_LINKED: &str =
+    "delete from extents where root_id = ?1 and linked = 1 returning volume_id, path";
+
+/// The subtrees of a root under names that no host uses any more: a name is no disk that may come back, and what is
+/// there was listed under another.
+pub(super) const TAKE_NAMELESS: &str = "
+    delete from extents where root_id = ?1 and volume_id in (
+        select v.id from volumes v
+        where v.identity like 'name:%' and not exists (select 1 from mounts m where m.volume_id = v.id))
+    returning volume_id, path";
+
+/// Takes subtrees from a root, but not yet what they hold; returns them.
+pub(super) async fn take_extents(
+    connection: &mut SqliteConnection,
+    root: RootId,
+    which: &'static str,
+) -> Result<Vec<Extent>> {
+    let taken: Vec<(i64, Vec<u8>)> = sqlx::query_as(which)
         .bind(root.0)
         .fetch_all(connection)
         .await
@@ -256,25 +254,6 @@ pub(super) async fn remove_root(
         let forgotten =
             sqlx::query("delete from roots where id = ?").bind(root.0).execute(&mut *connection).await;
         forgotten.map_err(failed())?;
-    }
-    forget_uncovered(connection, extents).await
-}
-
-const REMOVE_EXTENT: &str = "delete from extents where root_id = ?1 and volume_id = ?2 and path = ?3";
-
-pub(super) async fn remove_extents(
-    connection: &mut SqliteConnection,
-    root: RootId,
-    extents: &[Extent],
-) -> Result<u64> {
-    for extent in extents {
-        let removed = sqlx::query(REMOVE_EXTENT)
-            .bind(root.0)
-            .bind(extent.volume.0)
-            .bind(extent.path.as_bytes())
-            .execute(&mut *connection)
-            .await;
-        removed.map_err(IndexError::during("forget a subtree"))?;
     }
     forget_uncovered(connection, extents).await
 }

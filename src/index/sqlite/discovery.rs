@@ -9,7 +9,9 @@ use std::collections::{HashMap, HashSet};
 use sqlx::sqlite::SqliteConnection;
 
 use super::bulk::Bulk;
-use super::catalog::{delete_collected, forget_uncovered, put_extents, take_linked};
+use super::catalog::{
+    TAKE_LINKED, TAKE_NAMELESS, delete_collected, forget_uncovered, put_extents, take_extents,
+};
 use super::convert::{column, to_json, volume_path};
 use crate::index::convert::{below, inode_to_integer, to_count, to_integer};
 use crate::index::{IndexError, Result};
@@ -311,10 +313,11 @@ pub(super) async fn finish(
         }
         removed = delete_collected(connection).await?;
         sqlx::query("delete from temp.unreadable").execute(&mut *connection).await.map_err(failed())?;
-        let linked_before = take_linked(connection, root).await?;
+        let mut taken = take_extents(connection, root, TAKE_LINKED).await?;
         put_extents(connection, root, extents, false).await?;
         put_extents(connection, root, linked, true).await?;
-        removed += forget_uncovered(connection, &linked_before).await?;
+        taken.extend(take_extents(connection, root, TAKE_NAMELESS).await?);
+        removed += forget_uncovered(connection, &taken).await?;
     }
     let now = crate::model::stamp::Nanos::now().0;
     sqlx::query(DISCOVERED).bind(now).bind(scan.0).execute(connection).await.map_err(failed())?;

@@ -106,10 +106,6 @@ impl Writer for SqliteWriter {
         catalog::remove_root(self.transaction().await?, root, extents).await
     }
 
-    async fn remove_extents(&mut self, root: RootId, extents: &[Extent]) -> Result<u64> {
-        catalog::remove_extents(self.transaction().await?, root, extents).await
-    }
-
     async fn begin_scan(&mut self, root: Option<RootId>, kind: ScanKind) -> Result<ScanId> {
         let worker = self.worker;
         catalog::begin_scan(self.transaction().await?, root, kind, worker).await

@@ -1,0 +1,1 @@
+-- Only in PostgreSQL is there something to be changed; the numbers of both stay paired.
