@@ -139,8 +139,7 @@ fn a_server_that_stays_away_is_given_up_and_resume_goes_on() {
     let sandbox = server.sandbox();
     let groups = tree_in(&sandbox);
     sandbox.run(["db", "check"]).succeeds();
-    let mut command = sandbox.command(["scan", "-q", "--threads", "1", "--batch-size", "100", "tree"]);
-    let child = command.env("DUPFIND_RETRY_SECONDS", "2").stderr(Stdio::piped()).spawn().unwrap();
+    let child = spawn(scan_command(&sandbox).env("DUPFIND_RETRY_SECONDS", "2"));
     let began = Instant::now();
     while sandbox.sql("select count(*) > 3000 from files") != "t" {
         assert!(began.elapsed() < Duration::from_secs(20));
@@ -148,6 +147,7 @@ fn a_server_that_stays_away_is_given_up_and_resume_goes_on() {
     control("stop", &server.path());
     let run = Run::of(child.wait_with_output().unwrap()).ends_with(3);
     assert!(run.stderr().contains("dupfind resume"), "{}", run.stderr());
+    assert_eq!(run.stderr().matches("trying again").count(), 1, "the limit is kept once: {}", run.stderr());
     control("start", &server.path());
     let kept: u32 = sandbox.sql("select count(*) from files").parse().unwrap();
     assert!(kept >= 3000, "what was committed is kept: {kept}");

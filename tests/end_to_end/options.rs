@@ -1,6 +1,6 @@
 //! The command line, the configuration, and what is refused.
 
-use super::support::Sandbox;
+use super::support::{Run, Sandbox};
 
 #[test]
 fn a_server_that_is_not_there_is_named_without_its_password() {
@@ -10,6 +10,10 @@ fn a_server_that_is_not_there_is_named_without_its_password() {
         .run(["scan", "--db-url", url, "tree"])
         .refused(3, &["PostgreSQL 127.0.0.1:1/photos", "refused"]);
     assert!(!run.stderr().contains("hunter2"));
+
+    let mut command = sandbox.command(["db", "check", "--db-url", "postgres:///photos"]);
+    let by_variable = Run::of(command.env("PGHOST", "/no/such/directory").output().unwrap());
+    by_variable.refused(3, &["PostgreSQL /no/such/directory/photos", "No such file"]);
 }
 
 #[test]
@@ -148,7 +152,7 @@ mod sqlite_only {
         sandbox.run(["scan", "tree"]).refused(2, &["config.json:2:", "min_syze"]);
         let mut command = sandbox.command(["scan", "tree"]);
         command.env("DUPFIND_CONFIG", "absent.json");
-        crate::support::Run::of(command.output().unwrap()).refused(2, &["absent.json"]);
+        Run::of(command.output().unwrap()).refused(2, &["absent.json"]);
     }
 
     #[test]
