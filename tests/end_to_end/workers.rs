@@ -191,6 +191,21 @@ fn an_index_of_the_future_or_of_somebody_else_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_server_that_its_makers_mend_no_more_is_refused_in_one_line() {
+    let sandbox = Sandbox::on_postgres();
+    // It says of itself that it is older.
+    let _ = sandbox.sql(
+        "create function current_setting(name text) returns text language sql as $$ select '140011' $$;
+         do $$ begin
+             execute format('alter database %I set search_path = public, pg_catalog', current_database());
+         end $$",
+    );
+    let run = sandbox.run(["db", "check"]).refused(3, &["140011", "15 is the oldest", "upgrade"]);
+    assert_eq!(run.stderr().lines().count(), 1, "{}", run.stderr());
+    assert_eq!(sandbox.sql("select count(*) from pg_tables where schemaname = 'public'"), "0");
+}
+
+#[test]
 fn one_root_is_walked_by_one_at_a_time() {
     let sandbox = Sandbox::on_postgres();
     sandbox.write("a", "x");
