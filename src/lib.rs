@@ -7,7 +7,7 @@
 //! scan  report  config                the main job; the formats; settings
 //! discovery  processing  index        three rooms that do not know each other
 //! volume  os  bridge  format          one tool each
-//! model  cancel  progress             what everyone may use
+//! model  cancel  concurrency  progress what everyone may use
 //! ```
 //!
 //! To follow `dupfind scan` from the command line to the last row: [`cli::run`], then
@@ -17,6 +17,7 @@
 pub mod bridge;
 pub mod cancel;
 pub mod cli;
+pub mod concurrency;
 pub mod config;
 pub mod discovery;
 pub mod format;

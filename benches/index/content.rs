@@ -46,7 +46,8 @@ fn entry(number: u64, files: u64) -> Entry {
         ctime: Nanos(1_700_000_000_000_000_000),
         inode: scatter(number) >> 16,
     };
-    Entry { name: format!("IMG_{number:08}.jpg").into_bytes().into(), stamp }
+    let name = format!("IMG_{number:08}.jpg").into_bytes().into();
+    Entry { name, stamp, has_other_names: false }
 }
 
 /// All files as listings of whole directories, in batches of about `batch` rows.

@@ -33,6 +33,7 @@ use dupfind::model::volume::{Extent, Mount, MountedVolume, VolumeIdentity};
 use dupfind::model::worker::Participant;
 use dupfind::progress::Progress;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tokio::runtime::{Builder, LocalOptions};
 
 const HOST: &str = "bench";
 
@@ -75,7 +76,7 @@ struct Step {
 
 fn main() {
     let options = Options::parse();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
     println!("| {} files | rows | seconds | rows/s | peak MiB |\n|---|--:|--:|--:|--:|", options.files);
     for (database, name) in [(Databases::Sqlite, "SQLite"), (Databases::Postgres, "PostgreSQL")] {
         if options.database != Databases::Both && options.database != database {
@@ -208,9 +209,9 @@ async fn steps(index: &dyn Index, files: u64) -> Vec<Step> {
 }
 
 async fn write_back(writer: &mut dyn Writer, outcomes: &mut Vec<Outcome>) -> u64 {
-    let written = writer.write_outcomes(outcomes).await.unwrap();
+    let written = outcomes.len() as u64;
+    writer.write_outcomes(std::mem::take(outcomes)).await.unwrap();
     writer.commit().await.unwrap();
-    outcomes.clear();
     written
 }
 

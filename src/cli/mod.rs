@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use tokio::runtime::{Builder, LocalOptions};
 
 use self::context::Context;
 use self::exit::{Exit, Failure};
@@ -105,7 +106,7 @@ pub fn run() -> ExitCode {
         Err(error) => return exit::of_usage(&error),
     };
     let context = Context::new(&cli.global);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     let result = match runtime {
         Ok(runtime) => runtime.block_on(dispatch(cli.command, &context)),
         Err(error) => Err(Failure::Usage(format!("start: {error}"))),

@@ -204,7 +204,7 @@ async fn limits(
         let real = if is_here { std::fs::canonicalize(path).ok() } else { None };
         let resolved = real.map_or_else(|| std::path::absolute(path), Ok)?;
         let extents = mounts.extents_below(&resolved);
-        if index.extent_totals(&extents).await?.directories == 0 {
+        if !index.knows(&extents).await? {
             context.warn(&format!("{}: the index knows nothing below it", escape_path(path)));
         }
         below.extend(extents);

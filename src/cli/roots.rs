@@ -129,7 +129,7 @@ async fn what_is_meant(
         )));
     }
     let extents = mounts.extents_below(resolved);
-    if index.extent_totals(&extents).await?.directories == 0 {
+    if !index.knows(&extents).await? {
         return Err(Failure::Usage(format!(
             "{}: not a scanned directory; 'dupfind roots' lists them",
             escape_path(directory)

@@ -96,10 +96,10 @@ struct ScanOptions {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "How it is done")]
 pub(super) struct WorkOptions {
-    /// Threads that walk; 1 does one thing after the other [default: processors]
+    /// Threads that walk; 1 does one thing after the other [default: processors, more if the disk is slow]
     #[arg(long, value_name = "N", value_parser = parse_positive)]
     threads: Option<usize>,
-    /// Files read at once [default: 4 for each thread]
+    /// Files read at once [default: processors, more if the disk is slow]
     #[arg(long, value_name = "N", value_parser = parse_positive)]
     io_threads: Option<usize>,
     /// Rows written to the index at once [default: 8192]

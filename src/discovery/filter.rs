@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::model::settings::ScanSettings;
 
@@ -59,10 +59,10 @@ impl Filter {
         let default_ignores = DEFAULT_IGNORES.map(str::to_owned);
         let ignored: &[String] = if settings.default_ignores { &default_ignores } else { &[] };
         Ok(Self {
-            ignored_names: compile(ignored)?,
+            ignored_names: compile(ignored, name_glob)?,
             hidden: settings.hidden || !settings.default_ignores,
-            include: compile(&settings.include)?,
-            exclude: compile(&settings.exclude)?,
+            include: compile(&settings.include, path_glob)?,
+            exclude: compile(&settings.exclude, path_glob)?,
             min_size: settings.min_size,
             max_size,
         })
@@ -94,7 +94,10 @@ fn matches(set: Option<&GlobSet>, path: &[u8]) -> bool {
     set.is_some_and(|set| set.is_match(Path::new(OsStr::from_bytes(path))))
 }
 
-fn compile(patterns: &[String]) -> Result<Option<GlobSet>, FilterError> {
+fn compile(
+    patterns: &[String],
+    glob: fn(&str) -> Result<Glob, globset::Error>,
+) -> Result<Option<GlobSet>, FilterError> {
     if patterns.is_empty() {
         return Ok(None);
     }
@@ -104,16 +107,24 @@ fn compile(patterns: &[String]) -> Result<Option<GlobSet>, FilterError> {
         if anchored.is_empty() {
             return Err(FilterError::EmptyGlob(pattern.clone()));
         }
-        let whole = match anchored.strip_prefix('/') {
-            Some(below_root) => below_root.to_owned(),
-            None if anchored.contains('/') => anchored.to_owned(),
-            None => format!("**/{anchored}"),
-        };
-        let glob = GlobBuilder::new(&whole).literal_separator(true).build();
-        set.add(glob.map_err(|source| FilterError::Glob { pattern: pattern.clone(), source })?);
+        set.add(glob(anchored).map_err(|source| FilterError::Glob { pattern: pattern.clone(), source })?);
     }
     let set = set.build().map_err(|source| FilterError::Glob { pattern: patterns.join(" "), source })?;
     Ok(Some(set))
+}
+
+/// A pattern for names alone, which hold no slash: without one to heed, no regular expression is needed.
+fn name_glob(pattern: &str) -> Result<Glob, globset::Error> {
+    Glob::new(pattern)
+}
+
+fn path_glob(pattern: &str) -> Result<Glob, globset::Error> {
+    let whole = match pattern.strip_prefix('/') {
+        Some(below_root) => below_root.to_owned(),
+        None if pattern.contains('/') => pattern.to_owned(),
+        None => format!("**/{pattern}"),
+    };
+    GlobBuilder::new(&whole).literal_separator(true).build()
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::cancel::Cancel;
 use crate::model::group::ProblemRow;
 use crate::model::listing::{Coverage, Entry, Listing, Problem};
 use crate::model::path::absolute_bytes;
-use crate::model::stamp::{FileStat, Stamp};
+use crate::model::stamp::FileStat;
 use crate::progress::Progress;
 use crate::volume::{Place, Volumes};
 
@@ -139,8 +139,7 @@ impl Output<'_> {
                 Some(OpenDirectory { absolute: parent.to_path_buf(), place, device, entries: Vec::new() });
         }
         if let Some(open) = &mut self.open {
-            let stamp = Stamp::of(&FileStat::from(metadata), open.device);
-            open.entries.push(Entry { name: name.as_bytes().into(), stamp });
+            open.entries.push(Entry::of(name.as_bytes(), &FileStat::from(metadata), open.device));
         }
         Ok(())
     }

@@ -2,27 +2,33 @@
 //! queues the directories in it.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
-use rayon::Scope;
 use tokio::sync::mpsc::Sender;
 use walkdir::{DirEntry, WalkDir};
 
 use super::LISTING_ENTRIES;
 use super::filter::Filter;
 use crate::cancel::Cancel;
+use crate::concurrency::{Concurrency, Meter, Threads};
 use crate::model::listing::{Coverage, Entry, Listing, Problem};
 use crate::model::settings::ScanSettings;
-use crate::model::stamp::{FileStat, Stamp};
+use crate::model::stamp::FileStat;
 use crate::model::volume::Location;
 use crate::os::{Directory, ShortPath};
 use crate::progress::Progress;
 use crate::volume::{Place, Volumes};
+
+/// To look at an entry takes as long as reading a page that is in memory.
+const BYTES_LIKE_AN_ENTRY: u64 = 4096;
 
 /// What a walk is to cover.
 #[derive(Debug)]
@@ -35,6 +41,8 @@ pub struct WalkRequest {
     pub filter: Filter,
     /// Other roots: each is walked by itself, with its own options, so this walk stays outside.
     pub other_roots: HashSet<Location>,
+    /// How many directories are listed at once.
+    pub threads: Threads,
     /// Files of the index itself, which change while we read: never listed.
     pub own_files: Vec<PathBuf>,
 }
@@ -57,6 +65,7 @@ struct Walk<'a> {
     listings: Sender<Listing>,
     cancel: &'a Cancel,
     progress: &'a Progress,
+    tasks: Tasks,
     root_device: u64,
     own_root: Location,
     stopped: AtomicBool,
@@ -110,6 +119,7 @@ pub fn walk(
         listings,
         cancel,
         progress,
+        tasks: Tasks::default(),
         root_device: device,
         own_root: place.location(),
         stopped: AtomicBool::new(false),
@@ -120,7 +130,13 @@ pub fn walk(
     };
     let root = Task { absolute: request.root.clone(), place, device, relative: Vec::new(), depth: 1 };
     walk.visit(device, root_inode);
-    pool.scope(|scope| walk.list(&root, scope));
+    walk.tasks.push(root);
+    let list = |task: Task, (): &mut (), meter: &mut Meter<'_>| {
+        walk.list(&task, meter);
+        walk.tasks.finish();
+        ControlFlow::Continue(())
+    };
+    Concurrency::new(request.threads).divide(pool, || walk.tasks.next(), || (), list);
     walk.list_linked_files();
     Ok(WalkEnd {
         complete: !walk.stopped.into_inner(),
@@ -130,16 +146,19 @@ pub fn walk(
 }
 
 impl<'a> Walk<'a> {
-    fn list<'scope>(&'scope self, task: &Task, scope: &Scope<'scope>)
-    where
-        'a: 'scope,
-    {
+    fn list(&self, task: &Task, meter: &mut Meter<'_>) {
         if self.cancel.is_requested() || self.stopped.load(Ordering::Relaxed) {
             self.stop();
             return;
         }
         let mut listing = OpenListing::new(self, task);
-        match self.read_entries(task, &mut listing, scope) {
+        let asked = Instant::now();
+        let read = self.read_entries(task, &mut listing);
+        // Of a directory that was sent in pieces, the time would be that of the index, too.
+        if listing.pieces == 0 {
+            meter.note(asked.elapsed(), listing.entries.len() as u64 * BYTES_LIKE_AN_ENTRY);
+        }
+        match read {
             Ok(()) => listing.close(None),
             // Removed since its parent was listed: that is no trouble, it is simply gone.
             Err(error) if error.kind() == io::ErrorKind::NotFound && task.depth > 1 => {}
@@ -148,20 +167,19 @@ impl<'a> Walk<'a> {
         self.progress.directories.add(1);
     }
 
-    fn read_entries<'scope>(
-        &'scope self,
-        task: &Task,
-        listing: &mut OpenListing<'_, 'a>,
-        scope: &Scope<'scope>,
-    ) -> io::Result<()>
-    where
-        'a: 'scope,
-    {
+    fn read_entries(&self, task: &Task, listing: &mut OpenListing<'_, 'a>) -> io::Result<()> {
         let short = ShortPath::of(&task.absolute)?;
         let directory = Directory::open(short.as_path())?;
+        let mut relative = Vec::with_capacity(task.relative.len() + 64);
         for entry in WalkDir::new(short.as_path()).min_depth(1).max_depth(1) {
             let entry = entry.map_err(io_error)?;
-            self.take_entry(task, &directory, &entry, listing, scope)?;
+            relative.clear();
+            relative.extend_from_slice(&task.relative);
+            if !relative.is_empty() {
+                relative.push(b'/');
+            }
+            relative.extend_from_slice(entry.file_name().as_bytes());
+            self.take_entry(task, &directory, &entry, &relative, listing)?;
             if self.stopped.load(Ordering::Relaxed) {
                 break;
             }
@@ -169,69 +187,51 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn take_entry<'scope>(
-        &'scope self,
+    fn take_entry(
+        &self,
         task: &Task,
         directory: &Directory,
         entry: &DirEntry,
+        relative: &[u8],
         listing: &mut OpenListing<'_, 'a>,
-        scope: &Scope<'scope>,
-    ) -> io::Result<()>
-    where
-        'a: 'scope,
-    {
-        let name = entry.file_name().as_bytes();
-        let relative = join_relative(&task.relative, name);
-        if self.request.filter.passes_over(name, &relative) {
+    ) -> io::Result<()> {
+        let name = entry.file_name();
+        if self.request.filter.passes_over(name.as_bytes(), relative) {
             return Ok(());
         }
         let kind = entry.file_type();
         if kind.is_dir() {
-            return self.enter(task, directory, entry, relative, scope);
+            return self.enter(task, directory, name, relative);
         }
         if kind.is_symlink() && self.request.settings.follow_links {
-            self.follow(task, entry, relative, scope);
+            self.follow(task, entry, relative);
             return Ok(());
         }
         if !kind.is_file() {
             self.progress.passed_over.add(1);
             return Ok(());
         }
-        if !self.request.filter.includes(&relative) || self.is_own_file(task, name) {
+        if !self.request.filter.includes(relative) || self.is_own_file(task, name.as_bytes()) {
             return Ok(());
         }
-        let Some(stat) = look_at(directory, entry)? else { return Ok(()) };
-        let stamp = Stamp::of(&stat, task.device);
-        if stat.is_file && self.request.filter.takes_size(stamp.size) {
-            listing.add(Entry { name: name.into(), stamp });
+        let Some(stat) = look_at(directory, name)? else { return Ok(()) };
+        if stat.is_file && self.request.filter.takes_size(stat.size) {
+            listing.add(Entry::of(name.as_bytes(), &stat, task.device));
         }
         Ok(())
     }
 
     /// Queues a subdirectory, unless it belongs to another root or lies too deep.
-    fn enter<'scope>(
-        &'scope self,
-        task: &Task,
-        directory: &Directory,
-        entry: &DirEntry,
-        relative: Vec<u8>,
-        scope: &Scope<'scope>,
-    ) -> io::Result<()>
-    where
-        'a: 'scope,
-    {
-        let Some(stat) = look_at(directory, entry)? else { return Ok(()) };
-        let absolute = task.absolute.join(entry.file_name());
+    fn enter(&self, task: &Task, directory: &Directory, name: &OsStr, relative: &[u8]) -> io::Result<()> {
+        let Some(stat) = look_at(directory, name)? else { return Ok(()) };
+        let absolute = task.absolute.join(name);
         let device = stat.device;
         let depth = task.depth + 1;
         let mounted_here = device != task.device || self.volumes.is_mount_point(&absolute);
         let place = if mounted_here {
             self.volumes.locate(&absolute, device)
         } else {
-            Place {
-                volume: Arc::clone(&task.place.volume),
-                path: task.place.path.join(entry.file_name().as_bytes()),
-            }
+            Place { volume: Arc::clone(&task.place.volume), path: task.place.path.join(name.as_bytes()) }
         };
         if self.request.other_roots.contains(&place.location()) {
             return Ok(());
@@ -248,17 +248,13 @@ impl<'a> Walk<'a> {
         if self.request.settings.follow_links && !self.visit(device, stat.inode) {
             return Ok(());
         }
-        let task = Task { absolute, place, device, relative, depth };
-        scope.spawn(move |scope| self.list(&task, scope));
+        self.tasks.push(Task { absolute, place, device, relative: relative.to_vec(), depth });
         Ok(())
     }
 
     /// Takes on what a symbolic link points to, under its real path, so that nothing ever has two
     /// paths. A link that leads nowhere, in a circle, or into another root is passed over.
-    fn follow<'scope>(&'scope self, task: &Task, entry: &DirEntry, relative: Vec<u8>, scope: &Scope<'scope>)
-    where
-        'a: 'scope,
-    {
+    fn follow(&self, task: &Task, entry: &DirEntry, relative: &[u8]) {
         let target = std::fs::canonicalize(task.absolute.join(entry.file_name()));
         let target = target.and_then(|path| Ok((std::fs::metadata(&path)?, path)));
         let Ok((metadata, absolute)) = target else {
@@ -283,16 +279,14 @@ impl<'a> Walk<'a> {
                 return;
             }
             locked(&self.linked).push(place.clone());
-            let task = Task { absolute, place, device, relative, depth };
-            scope.spawn(move |scope| self.list(&task, scope));
+            self.tasks.push(Task { absolute, place, device, relative: relative.to_vec(), depth });
             return;
         }
-        let stamp = Stamp::of(&FileStat::from(&metadata), device);
         let wanted = metadata.is_file()
-            && self.request.filter.includes(&relative)
-            && self.request.filter.takes_size(stamp.size);
+            && self.request.filter.includes(relative)
+            && self.request.filter.takes_size(metadata.len());
         if let (true, Some(name)) = (wanted, absolute.file_name()) {
-            let entry = Entry { name: name.as_bytes().into(), stamp };
+            let entry = Entry::of(name.as_bytes(), &FileStat::from(&metadata), device);
             let directory = (device, inside.ino());
             let mut linked_files = locked(&self.linked_files);
             let files = linked_files.entry(directory).or_insert(LinkedFiles { place, entries: Vec::new() });
@@ -362,6 +356,52 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// Directories to be listed, the last found first: so few wait at any time.
+#[derive(Default)]
+struct Tasks {
+    state: Mutex<TaskState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct TaskState {
+    waiting: Vec<Task>,
+    /// Tasks that were handed out and not finished: they may add some.
+    running: usize,
+}
+
+impl Tasks {
+    fn push(&self, task: Task) {
+        locked(&self.state).waiting.push(task);
+        self.changed.notify_one();
+    }
+
+    /// The next directory; waits if only those that are being listed can add one.
+    fn next(&self) -> Option<Task> {
+        let mut state = locked(&self.state);
+        loop {
+            if let Some(task) = state.waiting.pop() {
+                state.running += 1;
+                return Some(task);
+            }
+            if state.running == 0 {
+                return None;
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn finish(&self) {
+        let mut state = locked(&self.state);
+        state.running -= 1;
+        let is_last = state.running == 0;
+        drop(state);
+        if is_last {
+            self.changed.notify_all();
+        }
+    }
+}
+
 /// A directory while it is being listed; sends pieces as they fill.
 struct OpenListing<'w, 'a> {
     walk: &'w Walk<'a>,
@@ -413,8 +453,8 @@ fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// What the system says of an entry; nothing if it is gone since it was listed.
-fn look_at(directory: &Directory, entry: &DirEntry) -> io::Result<Option<FileStat>> {
-    match directory.stat(entry.file_name()) {
+fn look_at(directory: &Directory, name: &OsStr) -> io::Result<Option<FileStat>> {
+    match directory.stat(name) {
         Ok(stat) => Ok(Some(stat)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
@@ -424,11 +464,4 @@ fn look_at(directory: &Directory, entry: &DirEntry) -> io::Result<Option<FileSta
 /// The system's own error: walkdir's would repeat the path.
 fn io_error(error: walkdir::Error) -> io::Error {
     error.into_io_error().unwrap_or_else(|| io::Error::other("the links form a circle"))
-}
-
-fn join_relative(parent: &[u8], name: &[u8]) -> Vec<u8> {
-    if parent.is_empty() {
-        return name.to_vec();
-    }
-    [parent, b"/", name].concat()
 }

@@ -1,19 +1,40 @@
 //! Between Rust's types and what databases keep: signed integers, bytes, words.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::Arc;
 
 use super::{IndexError, Result};
 use crate::model::digest::{Digest, Sample};
 use crate::model::listing::DirectoryId;
 use crate::model::path::VolumePath;
-use crate::model::pending::{FileKey, Job, PendingName, Stage};
+use crate::model::pending::{FileId, FileKey, Job, PendingName, Stage};
 use crate::model::scan::ScanStatus;
 use crate::model::stamp::{Nanos, Stamp};
 use crate::model::volume::{Mount, Places, VolumeId, VolumeIdentity};
 use crate::model::worker::LeaseId;
+
+/// What is known of a directory's rows before they are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RowState {
+    /// There are none.
+    New,
+    /// They are what was listed.
+    Same,
+    /// They have to be compared.
+    Unknown,
+}
+
+impl RowState {
+    /// Of a directory whose own row was just made, or had this listing's fingerprint.
+    pub(super) fn of(is_new: bool, has_fingerprint: bool) -> Self {
+        match (is_new, has_fingerprint) {
+            (true, _) => Self::New,
+            (false, true) => Self::Same,
+            (false, false) => Self::Unknown,
+        }
+    }
+}
 
 /// A count or a size as a database keeps it. No file is larger than `i64::MAX` bytes; a number beyond
 /// saturates.
@@ -84,6 +105,7 @@ pub(super) fn places(
 
 /// A file that is to be read, as a row.
 pub(super) struct PendingRow {
+    pub(super) id: i64,
     pub(super) volume: i64,
     pub(super) directory: i64,
     pub(super) name: Vec<u8>,
@@ -107,11 +129,11 @@ impl Jobs {
     /// Adds a row to the open job if it is another name of the same file; else begins a job and
     /// returns the one before. Names with different stamps were listed at different times: each is
     /// checked by itself. A row whose directory is not among those given is left out.
-    pub(super) fn take(&mut self, row: PendingRow, directories: &HashMap<i64, PathBuf>) -> Option<Job> {
-        let PendingRow { volume, directory, name, stamp } = row;
-        let path = directories.get(&directory)?.join(OsStr::from_bytes(&name));
-        let key = FileKey { directory: DirectoryId(directory), name: name.into() };
-        let name = PendingName { key, path };
+    pub(super) fn take(&mut self, row: PendingRow, directories: &HashMap<i64, Arc<Path>>) -> Option<Job> {
+        let PendingRow { id, volume, directory, name, stamp } = row;
+        let path = Arc::clone(directories.get(&directory)?);
+        let key = FileKey { id: FileId(id), directory: DirectoryId(directory), name: name.into() };
+        let name = PendingName { key, directory: path };
         match &mut self.open {
             Some((open_volume, job)) if *open_volume == volume && job.stamp == stamp => {
                 job.names.push(name);

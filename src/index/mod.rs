@@ -22,8 +22,8 @@ pub mod sqlite;
 pub use error::IndexError;
 
 use crate::model::group::{ProblemRow, ReportFilter, ReportItem, Summary};
-use crate::model::listing::Listing;
-use crate::model::pending::{ExtentTotals, Job, Outcome, PendingTotals, Scope, Stage};
+use crate::model::listing::{DirectoryId, Listing};
+use crate::model::pending::{ExtentTotals, FileId, Job, Outcome, PendingTotals, Scope, Stage};
 use crate::model::scan::{Root, RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
 use crate::model::volume::{Extent, MountMap, MountedVolume, Places, VolumeId, VolumeIdentity};
@@ -99,7 +99,13 @@ pub trait Index: Send + Sync + Debug {
     /// Files and directories that could not be read, at most `limit`.
     async fn problems(&self, places: &Places, limit: u64) -> Result<Vec<ProblemRow>>;
 
-    /// What is known in these subtrees.
+    /// The names it holds.
+    async fn count_files(&self) -> Result<u64>;
+
+    /// True if a directory in one of these subtrees is known.
+    async fn knows(&self, extents: &[Extent]) -> Result<bool>;
+
+    /// What is known in these subtrees. Looks at each row.
     async fn extent_totals(&self, extents: &[Extent]) -> Result<ExtentTotals>;
 
     /// The size of the index in bytes.
@@ -126,10 +132,24 @@ pub trait ReportReader {
     async fn next(&mut self) -> Result<Vec<ReportItem>>;
 }
 
+/// What became of some listings.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// What changed.
+    pub counts: ScanCounts,
+    /// The directories' rows, in the order of the listings; and if all of their files' rows were made for this
+    /// listing, the first of them: they are consecutive, in the order of the entries. Where rows have no number,
+    /// that is any.
+    pub directories: Vec<(DirectoryId, Option<FileId>)>,
+}
+
 /// The right to write. Each call is applied whole or not at all, and lasts at the latest when
 /// [`Writer::commit`] returns.
 #[async_trait(?Send)]
 pub trait Writer {
+    /// True if nobody else writes at this moment, with whom work could be shared.
+    async fn is_alone(&mut self) -> Result<bool>;
+
     /// Makes everything written so far last.
     async fn commit(&mut self) -> Result<()>;
 
@@ -158,7 +178,7 @@ pub trait Writer {
     /// Writes what was listed: new rows without hash; changed rows lose theirs; unchanged ones are
     /// not touched; rows that a wholly listed directory does not hold any more are removed. The
     /// volumes must have been registered.
-    async fn write_listings(&mut self, scan: ScanId, listings: &[Listing]) -> Result<ScanCounts>;
+    async fn write_listings(&mut self, scan: ScanId, listings: &[Listing]) -> Result<Written>;
 
     /// Ends the walk of a scan that reached its end: directories of the root's subtrees that it did
     /// not list are removed, except below those that could not be read and those of other roots.
@@ -184,9 +204,9 @@ pub trait Writer {
         mounts: &MountMap,
     ) -> Result<Box<dyn PendingReader>>;
 
-    /// Writes back what was read, only to rows that still have the stamp they were read with.
-    /// Returns the number of rows that had.
-    async fn write_outcomes(&mut self, outcomes: &[Outcome]) -> Result<u64>;
+    /// Writes back what was read, only to rows that still have the stamp they were read with. They may still be on
+    /// their way to the database when this returns; what fails then is said by the next call.
+    async fn write_outcomes(&mut self, outcomes: Vec<Outcome>) -> Result<()>;
 
     /// Ends a scan.
     async fn end_scan(
@@ -196,6 +216,9 @@ pub trait Writer {
         counts: &ScanCounts,
         error: Option<&str>,
     ) -> Result<()>;
+
+    /// Prepares what was written for reports: what a run does once, when it has written its last hash.
+    async fn settle(&mut self) -> Result<()>;
 
     /// Gives the right back, in good order.
     async fn close(self: Box<Self>) -> Result<()>;

@@ -20,6 +20,13 @@ pub struct ReportFilter {
     pub limit: Option<u64>,
 }
 
+impl ReportFilter {
+    /// True if every file counts.
+    pub fn is_everything(&self) -> bool {
+        self.under.is_none() && self.min_size == 0
+    }
+}
+
 /// The order of groups in a report.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum SortBy {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::digest::Fingerprint;
 use super::path::VolumePath;
-use super::stamp::Stamp;
+use super::stamp::{FileStat, Stamp};
 use super::volume::MountedVolume;
 
 /// A directory's row in the index.
@@ -17,6 +18,15 @@ pub struct Entry {
     pub name: Box<[u8]>,
     /// What `lstat` said of it.
     pub stamp: Stamp,
+    /// True if the physical file has other names, here or elsewhere.
+    pub has_other_names: bool,
+}
+
+impl Entry {
+    /// A file as the system shows it, in a directory on `directory_device`; see [`Stamp::of`].
+    pub fn of(name: &[u8], stat: &FileStat, directory_device: u64) -> Self {
+        Self { name: name.into(), stamp: Stamp::of(stat, directory_device), has_other_names: stat.links > 1 }
+    }
 }
 
 /// How much of a directory a listing holds.
@@ -49,6 +59,18 @@ pub struct Listing {
     pub coverage: Coverage,
     /// Its files of interest.
     pub entries: Vec<Entry>,
+}
+
+impl Listing {
+    /// The fingerprint of all that the directory holds, if this is all.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        (self.coverage == Coverage::Whole).then(|| Fingerprint::of(&self.entries))
+    }
+
+    /// True if it could not be read, or not to its end.
+    pub fn is_unreadable(&self) -> bool {
+        matches!(self.coverage, Coverage::Unreadable(_))
+    }
 }
 
 /// Why a file or a directory could not be read.

@@ -1,6 +1,9 @@
 //! What processing is asked to read, and what it answers.
 
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::digest::{Digest, Sample};
 use super::listing::{DirectoryId, Problem};
@@ -20,9 +23,15 @@ pub const SAMPLE_PIECE: usize = 16 * 1024;
 /// Bytes read for a sample.
 pub const SAMPLE_BYTES: u64 = 3 * SAMPLE_PIECE as u64;
 
+/// A file's row in the index, as long as the file does not change: then it gets a new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileId(pub i64);
+
 /// A file's row in the index.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FileKey {
+    /// Its number; a file that changed gets another.
+    pub id: FileId,
     /// Its directory.
     pub directory: DirectoryId,
     /// Its name there.
@@ -65,13 +74,28 @@ pub struct Job {
     pub lease: Option<LeaseId>,
 }
 
+impl Job {
+    /// The bytes that are read for it.
+    pub fn bytes_to_read(&self) -> u64 {
+        let is_sampled = self.stage == Stage::Size && self.stamp.size > SMALL_FILE;
+        if is_sampled { SAMPLE_BYTES } else { self.stamp.size }
+    }
+}
+
 /// One name of a file to be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingName {
     /// Its row.
     pub key: FileKey,
-    /// Where to open it.
-    pub path: PathBuf,
+    /// Where its directory is.
+    pub directory: Arc<Path>,
+}
+
+impl PendingName {
+    /// Where the file is.
+    pub fn path(&self) -> PathBuf {
+        self.directory.join(OsStr::from_bytes(&self.key.name))
+    }
 }
 
 /// What became of one name, to be written back.
@@ -85,6 +109,13 @@ pub struct Outcome {
     pub finding: Finding,
     /// The piece of work it answers.
     pub lease: Option<LeaseId>,
+}
+
+impl Outcome {
+    /// True if the file has to be read once more by the next scan.
+    pub fn is_racy(&self) -> bool {
+        matches!(self.finding, Finding::Hashed { racy: true, .. } | Finding::Sampled { racy: true, .. })
+    }
 }
 
 /// What reading a file found.

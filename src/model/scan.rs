@@ -145,6 +145,13 @@ pub struct ScanCounts {
     pub problems: u64,
 }
 
+impl ScanCounts {
+    /// True if a row is not what it was.
+    pub fn have_changes(&self) -> bool {
+        self.added + self.updated + self.removed > 0
+    }
+}
+
 impl std::ops::AddAssign for ScanCounts {
     fn add_assign(&mut self, other: Self) {
         self.directories += other.directories;

@@ -60,6 +60,8 @@ pub struct FileStat {
     pub mtime: Nanos,
     /// Last change of the inode.
     pub ctime: Nanos,
+    /// How many names it has.
+    pub links: u64,
 }
 
 impl From<&Metadata> for FileStat {
@@ -71,6 +73,7 @@ impl From<&Metadata> for FileStat {
             size: metadata.len(),
             mtime: Nanos::from_parts(metadata.mtime(), metadata.mtime_nsec()),
             ctime: Nanos::from_parts(metadata.ctime(), metadata.ctime_nsec()),
+            links: metadata.nlink(),
         }
     }
 }

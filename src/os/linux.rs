@@ -56,6 +56,9 @@ pub fn filesystem_number(path: &Path) -> io::Result<u64> {
     Ok(rustix::fs::statvfs(path)?.f_fsid)
 }
 
+/// A file opened with this keeps its time of last access: reading changes nothing, and nothing is written for it.
+pub(super) const WITHOUT_ACCESS_TIME: OFlags = OFlags::NOATIME;
+
 /// `PATH_MAX` without room for one more name and its separators (limits.h, `path_resolution(7)`).
 const LONGEST_DIRECTORY: usize = 4096 - 256 - 2;
 

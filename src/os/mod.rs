@@ -42,17 +42,7 @@ pub struct MountPoint {
     pub source: Vec<u8>,
 }
 
-/// Opens a file to read its content.
-///
-/// A symbolic link is not followed (see [`is_link_refused`]), and a fifo that took the file's place does not
-/// block: the caller finds out by `fstat` that it is no regular file.
-pub fn open_to_read(path: &Path) -> io::Result<File> {
-    let short = ShortPath::of(path)?;
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-    Ok(File::from(rustix::fs::open(short.as_path(), flags, Mode::empty())?))
-}
-
-/// True if [`open_to_read`] met a symbolic link.
+/// True if [`Directory::open_to_read`] met a symbolic link.
 pub fn is_link_refused(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }
@@ -63,24 +53,54 @@ pub fn is_link_refused(error: &io::Error) -> bool {
 pub struct Directory(OwnedFd);
 
 impl Directory {
-    /// Opens a directory.
+    /// Opens a directory whose path may be of any length.
     pub fn open(path: &Path) -> io::Result<Self> {
+        let short = ShortPath::of(path)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self(rustix::fs::open(path, flags, Mode::empty())?))
+        Ok(Self(rustix::fs::open(short.as_path(), flags, Mode::empty())?))
+    }
+
+    /// The device of its filesystem.
+    pub fn device(&self) -> io::Result<u64> {
+        Ok(rustix::fs::fstat(&self.0)?.st_dev)
+    }
+
+    /// Opens a file to read its content.
+    ///
+    /// A symbolic link is not followed (see [`is_link_refused`]), and a fifo that took the file's place does
+    /// not block: the caller finds out by `fstat` that it is no regular file.
+    pub fn open_to_read(&self, name: &OsStr) -> io::Result<File> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+        let open = |flags| rustix::fs::openat(&self.0, name, flags, Mode::empty());
+        // Only its owner may read a file without leaving a trace of it.
+        let opened = match open(flags | system::WITHOUT_ACCESS_TIME) {
+            Err(rustix::io::Errno::PERM) => open(flags),
+            opened => opened,
+        };
+        Ok(File::from(opened?))
     }
 
     /// Looks at an entry; a symbolic link is not followed.
     pub fn stat(&self, name: &OsStr) -> io::Result<FileStat> {
-        let stat = rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        let nanos = |part| i64::try_from(part).unwrap_or_default();
-        Ok(FileStat {
-            device: stat.st_dev,
-            inode: stat.st_ino,
-            is_file: FileType::from_raw_mode(stat.st_mode).is_file(),
-            size: u64::try_from(stat.st_size).unwrap_or_default(),
-            mtime: Nanos::from_parts(stat.st_mtime, nanos(stat.st_mtime_nsec)),
-            ctime: Nanos::from_parts(stat.st_ctime, nanos(stat.st_ctime_nsec)),
-        })
+        Ok(file_stat(&rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?))
+    }
+}
+
+/// Looks at an open file.
+pub fn stat_open(file: &File) -> io::Result<FileStat> {
+    Ok(file_stat(&rustix::fs::fstat(file)?))
+}
+
+fn file_stat(stat: &rustix::fs::Stat) -> FileStat {
+    let nanos = |part| i64::try_from(part).unwrap_or_default();
+    FileStat {
+        device: stat.st_dev,
+        inode: stat.st_ino,
+        is_file: FileType::from_raw_mode(stat.st_mode).is_file(),
+        size: u64::try_from(stat.st_size).unwrap_or_default(),
+        mtime: Nanos::from_parts(stat.st_mtime, nanos(stat.st_mtime_nsec)),
+        ctime: Nanos::from_parts(stat.st_ctime, nanos(stat.st_ctime_nsec)),
+        links: stat.st_nlink,
     }
 }
 

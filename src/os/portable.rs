@@ -6,6 +6,8 @@
 use std::io;
 use std::path::Path;
 
+use rustix::fs::OFlags;
+
 use super::MountPoint;
 
 /// No table: the caller climbs to where the device number changes.
@@ -13,6 +15,10 @@ use super::MountPoint;
 pub fn mount_points() -> io::Result<Vec<MountPoint>> {
     Ok(Vec::new())
 }
+
+/// There is no such wish.
+#[cfg_attr(target_os = "linux", expect(dead_code, reason = "only its own tests compile it there"))]
+pub const WITHOUT_ACCESS_TIME: OFlags = OFlags::empty();
 
 /// No number that is known to be stable.
 pub fn filesystem_number(_path: &Path) -> io::Result<u64> {

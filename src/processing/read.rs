@@ -1,16 +1,21 @@
 //! Reads one file: stat, read, stat.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
 
 use crate::cancel::Cancel;
-use crate::model::digest::{Digest, Sample};
+use crate::concurrency::Meter;
+use crate::model::digest::{Digest, Sample, first_half};
 use crate::model::listing::Problem;
 use crate::model::pending::{Finding, Job, Outcome, PendingName, SAMPLE_PIECE, SMALL_FILE, Stage};
 use crate::model::stamp::{FileStat, Nanos, Stamp};
-use crate::os;
+use crate::os::{self, Directory};
 
 /// Bytes asked for at once: a small file has to fit in one request, and cached files read little
 /// faster with more (64 KiB 3.1 GB/s, 1 MiB 3.7 GB/s measured).
@@ -21,6 +26,8 @@ const _: () = assert!(BUFFER as u64 >= SMALL_FILE);
 #[derive(Debug)]
 pub struct FileReader {
     buffer: Vec<u8>,
+    /// The directory of the last file: the next one is mostly in it, too.
+    directory: Option<(Arc<Path>, Directory)>,
     cancel: Cancel,
 }
 
@@ -47,54 +54,95 @@ impl From<io::Error> for Stop {
 impl FileReader {
     /// A reader that gives up at the next chunk once `cancel` is requested.
     pub fn new(cancel: Cancel) -> Self {
-        Self { buffer: vec![0; BUFFER], cancel }
+        Self { buffer: vec![0; BUFFER], directory: None, cancel }
     }
 
-    /// Reads a file once for all its names; `None` if it was cancelled, so that nothing is known.
+    /// Reads a file once for all its names, and adds an outcome for each; `None` if it was cancelled, so that
+    /// nothing is known.
     ///
     /// A name that cannot be opened does not condemn the others: the next one is tried.
-    pub fn process(&mut self, job: &Job) -> Option<Vec<Outcome>> {
-        let mut outcomes = Vec::with_capacity(job.names.len());
-        for (index, name) in job.names.iter().enumerate() {
-            let from = Nanos::now();
-            let finding = match self.read(job, &name.path) {
-                Ok(content) => finding(&content, from),
-                Err(Stop::Cancelled) => return None,
-                Err(Stop::Failed(problem)) => {
-                    outcomes.push(outcome(name, job, Finding::Failed(problem)));
-                    continue;
-                }
+    pub fn process(&mut self, job: Job, meter: &mut Meter<'_>, outcomes: &mut Vec<Outcome>) -> Option<()> {
+        let before = outcomes.len();
+        let mut found: Option<Finding> = None;
+        let Job { stamp, names, stage, lease } = job;
+        for name in names {
+            let finding = match &found {
+                Some(finding) => finding.clone(),
+                None => match self.find(stamp, stage, &name, meter) {
+                    Ok(finding) => found.insert(finding).clone(),
+                    Err(Stop::Failed(problem)) => Finding::Failed(problem),
+                    Err(Stop::Cancelled) => {
+                        outcomes.truncate(before);
+                        return None;
+                    }
+                },
             };
-            let remaining = &job.names[index..];
-            outcomes.extend(remaining.iter().map(|name| outcome(name, job, finding.clone())));
-            break;
+            outcomes.push(Outcome { key: name.key, expected: stamp, finding, lease });
         }
-        Some(outcomes)
+        Some(())
     }
 
-    fn read(&mut self, job: &Job, path: &Path) -> Result<Content, Stop> {
-        let file = match os::open_to_read(path) {
-            Err(error) if os::is_link_refused(&error) => return Err(Stop::Failed(Problem::NotRegular)),
-            file => file?,
+    fn find(
+        &mut self,
+        listed: Stamp,
+        stage: Stage,
+        name: &PendingName,
+        meter: &mut Meter<'_>,
+    ) -> Result<Finding, Stop> {
+        let from = Nanos::now();
+        let content = self.read(listed, stage, name, meter)?;
+        Ok(finding(&content, from))
+    }
+
+    fn open(&mut self, name: &PendingName) -> Result<File, Stop> {
+        let opened = match self.directory.take() {
+            Some((path, directory)) if path == name.directory => (path, directory),
+            _ => (Arc::clone(&name.directory), Directory::open(&name.directory)?),
         };
-        let before = FileStat::from(&file.metadata()?);
+        let (_, directory) = self.directory.insert(opened);
+        match directory.open_to_read(OsStr::from_bytes(&name.key.name)) {
+            Err(error) if os::is_link_refused(&error) => Err(Stop::Failed(Problem::NotRegular)),
+            file => Ok(file?),
+        }
+    }
+
+    /// The stamp of an open file, with its inode expressed as in the listing (see [`Stamp::of`]): only if the
+    /// plain number differs is the directory's device asked for.
+    fn stamp_as_listed(&self, stat: &FileStat, listed: Stamp) -> Stamp {
+        let plain = Stamp::of(stat, stat.device);
+        if plain.inode == listed.inode {
+            return plain;
+        }
+        let device = self.directory.as_ref().and_then(|(_, directory)| directory.device().ok());
+        device.map_or(plain, |device| Stamp::of(stat, device))
+    }
+
+    fn read(
+        &mut self,
+        listed: Stamp,
+        stage: Stage,
+        name: &PendingName,
+        meter: &mut Meter<'_>,
+    ) -> Result<Content, Stop> {
+        let file = self.open(name)?;
+        let before = os::stat_open(&file)?;
         if !before.is_file {
             return Err(Stop::Failed(Problem::NotRegular));
         }
-        let stamp = stamp_as_listed(&before, path, job.stamp);
+        let stamp = self.stamp_as_listed(&before, listed);
         // A change of ctime alone is one of permissions, owner or links, such as makes a file readable.
-        if stamp != (Stamp { ctime: stamp.ctime, ..job.stamp }) {
+        if stamp != (Stamp { ctime: stamp.ctime, ..listed }) {
             return Ok(Content::Changed(stamp));
         }
         let is_large = stamp.size > SMALL_FILE;
-        let content = if is_large && job.stage == Stage::Size {
-            Content::Places(self.sample(&file, stamp.size)?, stamp)
+        let content = if is_large && stage == Stage::Size {
+            Content::Places(self.sample(&file, stamp.size, meter)?, stamp)
         } else {
-            let digest = self.hash(&file, stamp.size)?;
-            let sample = if is_large { Some(self.sample(&file, stamp.size)?) } else { None };
+            let digest = self.hash(&file, stamp.size, meter)?;
+            let sample = if is_large { Some(self.sample(&file, stamp.size, meter)?) } else { None };
             Content::Whole(digest, sample, stamp)
         };
-        let after = stamp_as_listed(&FileStat::from(&file.metadata()?), path, job.stamp);
+        let after = self.stamp_as_listed(&os::stat_open(&file)?, listed);
         if after != stamp {
             return Ok(Content::Changed(after));
         }
@@ -103,17 +151,19 @@ impl FileReader {
 
     /// BLAKE3 of the whole content of a file of `size` bytes. Nothing is asked for beyond: if the
     /// file grew, the stat that follows tells.
-    fn hash(&mut self, mut file: &File, size: u64) -> Result<Digest, Stop> {
+    fn hash(&mut self, mut file: &File, size: u64, meter: &mut Meter<'_>) -> Result<Digest, Stop> {
         let mut hasher = blake3::Hasher::new();
         let mut remaining = size;
         while remaining > 0 {
             if self.cancel.is_requested() {
                 return Err(Stop::Cancelled);
             }
+            let asked = Instant::now();
             match file.read(&mut self.buffer) {
                 // Truncated; the stat that follows tells.
                 Ok(0) => break,
                 Ok(length) => {
+                    meter.note(asked.elapsed(), length as u64);
                     hasher.update(&self.buffer[..length]);
                     remaining = remaining.saturating_sub(length as u64);
                 }
@@ -125,7 +175,7 @@ impl FileReader {
     }
 
     /// A hash of the first, the middle and the last bytes of a file larger than a sample.
-    fn sample(&mut self, file: &File, size: u64) -> Result<Sample, Stop> {
+    fn sample(&mut self, file: &File, size: u64, meter: &mut Meter<'_>) -> Result<Sample, Stop> {
         let piece = SAMPLE_PIECE as u64;
         let mut hasher = blake3::Hasher::new();
         for offset in [0, (size - piece) / 2, size - piece] {
@@ -133,28 +183,19 @@ impl FileReader {
                 return Err(Stop::Cancelled);
             }
             let buffer = &mut self.buffer[..SAMPLE_PIECE];
+            let asked = Instant::now();
             match file.read_exact_at(buffer, offset) {
-                Ok(()) => hasher.update(buffer),
+                Ok(()) => {
+                    meter.note(asked.elapsed(), piece);
+                    hasher.update(buffer)
+                }
                 // Truncated meanwhile; the stat that follows tells.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
                 Err(error) => return Err(error.into()),
             };
         }
-        let mut half = [0; 16];
-        half.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-        Ok(Sample(half))
+        Ok(Sample(first_half(&hasher.finalize())))
     }
-}
-
-/// The stamp of an open file, with its inode expressed as in the listing (see [`Stamp::of`]): only
-/// if the plain number differs is the directory's device asked for.
-fn stamp_as_listed(stat: &FileStat, path: &Path, listed: Stamp) -> Stamp {
-    let plain = Stamp::of(stat, stat.device);
-    if plain.inode == listed.inode {
-        return plain;
-    }
-    let directory = path.parent().and_then(|parent| std::fs::metadata(parent).ok());
-    directory.map_or(plain, |directory| Stamp::of(stat, directory.dev()))
 }
 
 fn finding(content: &Content, from: Nanos) -> Finding {
@@ -170,25 +211,35 @@ fn finding(content: &Content, from: Nanos) -> Finding {
     }
 }
 
-fn outcome(name: &PendingName, job: &Job, finding: Finding) -> Outcome {
-    Outcome { key: name.key.clone(), expected: job.stamp, finding, lease: job.lease }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::concurrency::{Concurrency, Threads};
     use crate::model::listing::DirectoryId;
-    use crate::model::pending::FileKey;
+    use crate::model::pending::{FileId, FileKey};
 
     fn job(path: &Path, stage: Stage) -> Job {
         let stat = FileStat::from(&std::fs::metadata(path).unwrap());
         let stamp = Stamp::of(&stat, stat.device);
-        let key = FileKey { directory: DirectoryId(1), name: b"f".as_slice().into() };
-        Job { stamp, names: vec![PendingName { key, path: path.to_path_buf() }], stage, lease: None }
+        let key = FileKey { id: FileId(1), directory: DirectoryId(1), name: b"f".as_slice().into() };
+        Job {
+            stamp,
+            names: vec![PendingName { key, directory: path.parent().unwrap().into() }],
+            stage,
+            lease: None,
+        }
+    }
+
+    fn process(job: &Job, cancel: Cancel) -> Option<Vec<Outcome>> {
+        let mut outcomes = Vec::new();
+        let concurrency = Concurrency::new(Threads::exactly(1));
+        FileReader::new(cancel)
+            .process(job.clone(), &mut concurrency.meter(), &mut outcomes)
+            .map(|()| outcomes)
     }
 
     fn read_one(job: &Job) -> Finding {
-        let outcomes = FileReader::new(Cancel::default()).process(job).unwrap();
+        let outcomes = process(job, Cancel::default()).unwrap();
         assert_eq!(outcomes.len(), job.names.len());
         outcomes[0].finding.clone()
     }
@@ -251,8 +302,8 @@ mod tests {
         assert!(matches!(read_one(&listed), Finding::Failed(Problem::NotRegular)), "must not block");
 
         let mut link = listed.clone();
-        link.names[0].path = directory.path().join("link");
-        std::os::unix::fs::symlink(&path, &link.names[0].path).unwrap();
+        link.names[0].key.name = b"link".as_slice().into();
+        std::os::unix::fs::symlink(&path, link.names[0].path()).unwrap();
         assert!(matches!(read_one(&link), Finding::Failed(Problem::NotRegular)), "is not followed");
     }
 
@@ -262,9 +313,10 @@ mod tests {
         let path = directory.path().join("f");
         std::fs::write(&path, b"one").unwrap();
         let mut job = job(&path, Stage::Size);
-        let gone = PendingName { path: directory.path().join("gone"), ..job.names[0].clone() };
+        let mut gone = job.names[0].clone();
+        gone.key.name = b"gone".as_slice().into();
         job.names.insert(0, gone);
-        let outcomes = FileReader::new(Cancel::default()).process(&job).unwrap();
+        let outcomes = process(&job, Cancel::default()).unwrap();
         assert!(matches!(outcomes[0].finding, Finding::Failed(Problem::Vanished)));
         assert!(matches!(outcomes[1].finding, Finding::Hashed { .. }));
     }
@@ -276,6 +328,6 @@ mod tests {
         std::fs::write(&path, b"one").unwrap();
         let cancel = Cancel::default();
         cancel.request();
-        assert!(FileReader::new(cancel).process(&job(&path, Stage::Size)).is_none());
+        assert!(process(&job(&path, Stage::Size), cancel).is_none());
     }
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
+use super::ahead::ReadAhead;
 use super::process::COMMIT_INTERVAL;
 use super::{OpenScan, Run, ScanError, Scanner};
 use crate::bridge::run_blocking;
@@ -15,6 +16,7 @@ use crate::discovery::named::{NamedRequest, list_named};
 use crate::discovery::walk::{WalkRequest, walk};
 use crate::model::group::ProblemRow;
 use crate::model::listing::{Coverage, Listing};
+use crate::model::pending::Stage;
 use crate::model::scan::{Root, ScanCounts, ScanId, ScanKind};
 use crate::model::volume::{Extent, Location, MountedVolume, VolumeId};
 use crate::progress::Phase;
@@ -27,11 +29,12 @@ impl Run<'_> {
     /// Walks roots one after the other. Returns the subtrees that were walked.
     ///
     /// All their scans are on record before the first walk begins, so that a root that is not reached
-    /// is known to be unfinished.
+    /// is known to be unfinished. With `may_read`, files of roots that are new are read meanwhile.
     pub(super) async fn discover_roots(
         &mut self,
         kind: ScanKind,
         roots: Vec<Root>,
+        may_read: bool,
     ) -> Result<Vec<Extent>, ScanError> {
         let known = self.scanner.index.roots().await?;
         let mut reachable = Vec::new();
@@ -58,7 +61,7 @@ impl Run<'_> {
             }
             self.scanner.progress.enter(Phase::Discovery);
             let others = known.iter().filter(|other| other.id != root.id).map(Root::location).collect();
-            self.discover(scan, &root, others).await?;
+            self.discover(scan, &root, others, may_read).await?;
             extents.extend_from_slice(&self.scans[scan].extents);
         }
         Ok(extents)
@@ -70,6 +73,7 @@ impl Run<'_> {
         scan: usize,
         root: &Root,
         other_roots: HashSet<Location>,
+        may_read: bool,
     ) -> Result<(), ScanError> {
         let scanner = self.scanner;
         let id = self.scans[scan].id;
@@ -78,16 +82,19 @@ impl Run<'_> {
             filter: Filter::new(&root.settings)?,
             settings: root.settings.clone(),
             other_roots,
+            threads: scanner.workers.walk,
             own_files: scanner.index.own_files(),
         };
 
-        let pool = Scanner::pool("walk", scanner.workers.walk)?;
+        let pool = Scanner::pool("walk", scanner.workers.walk.most)?;
         let (sender, listings) = mpsc::channel(WAITING_LISTINGS);
         let (volumes, cancel) = (Arc::clone(&scanner.volumes), scanner.cancel.clone());
         let progress = Arc::clone(&scanner.progress);
         let walking =
             run_blocking("walk", move || walk(&request, &volumes, &pool, sender, &cancel, &progress));
-        let (mut counts, _) = self.write_listings(id, listings).await?;
+        self.has_read_all = false;
+        let mut ahead = if may_read { self.read_ahead(root).await? } else { None };
+        let (mut counts, _) = self.write_listings(id, listings, ahead.as_mut()).await?;
         let end = walking.await?.map_err(|source| ScanError::Root { path: root.path.clone(), source })?;
 
         let mut extents = self.register(end.entered).await?;
@@ -99,6 +106,13 @@ impl Run<'_> {
             counts.removed += self.writer.finish_discovery(id, Some(root.id), &extents, &linked).await?;
             self.writer.commit().await?;
             extents.extend(linked);
+        }
+        if let Some(ahead) = ahead {
+            let (read, met) = ahead.finish(self.writer.as_mut()).await?;
+            counts += read;
+            // If the index holds nothing else, nothing else has to be read.
+            let is_all = met == Some(scanner.index.count_files().await?);
+            self.has_read_all = is_all && end.complete;
         }
         let open = &mut self.scans[scan];
         open.extents = extents;
@@ -124,7 +138,7 @@ impl Run<'_> {
         let listing = run_blocking("list", move || {
             list_named(&request, names.as_mut(), &volumes, sender, &cancel, &progress)
         });
-        let (mut counts, extents) = self.write_listings(scan, listings).await?;
+        let (mut counts, extents) = self.write_listings(scan, listings, None).await?;
         let end = listing.await?.map_err(ScanError::Names)?;
 
         if end.complete {
@@ -148,21 +162,44 @@ impl Run<'_> {
         Ok(extents)
     }
 
-    /// Writes listings as they come, many at once, and commits about every second; while one batch is
-    /// written, the next is collected. Returns what changed, and the directories whose
-    /// files were named.
+    /// For the first scan of a root: what is found can be read at once, because nothing of it is known.
+    async fn read_ahead(&mut self, root: &Root) -> Result<Option<ReadAhead>, ScanError> {
+        let is_known = self.scanner.index.knows(std::slice::from_ref(&root.extent)).await?;
+        // Others want their share, which they get when it is known what there is to do.
+        if is_known || !self.writer.is_alone().await? {
+            return Ok(None);
+        }
+        let stage = if root.settings.hash_all { Stage::Everything } else { Stage::Size };
+        ReadAhead::start(self.scanner, stage).map(Some)
+    }
+
+    /// Writes listings as they come, many at once, and commits about every second. Returns what changed,
+    /// and the directories whose files were named.
     async fn write_listings(
         &mut self,
         scan: ScanId,
-        mut listings: mpsc::Receiver<Listing>,
+        listings: mpsc::Receiver<Listing>,
+        mut ahead: Option<&mut ReadAhead>,
     ) -> Result<(ScanCounts, HashSet<Extent>), ScanError> {
-        let most = self.scanner.workers.batch;
+        let mut incoming = Incoming::new(listings, self.scanner.workers.batch);
         let mut counts = ScanCounts::default();
         let mut selected = HashSet::new();
         let mut registered: HashMap<Arc<MountedVolume>, VolumeId> = HashMap::new();
         let mut committed = Instant::now();
-        let mut batch = next_batch(&mut listings, most).await;
-        while !batch.is_empty() {
+        loop {
+            let batch = match ahead.as_mut() {
+                Some(ahead) if !ahead.has_stopped() => tokio::select! {
+                    batch = incoming.next(), if !ahead.is_behind() => batch,
+                    outcomes = ahead.outcomes() => {
+                        ahead.write(outcomes, self.writer.as_mut()).await?;
+                        continue;
+                    }
+                },
+                _ => incoming.next().await,
+            };
+            if batch.is_empty() {
+                break;
+            }
             for listing in &batch {
                 let volume = self.register_once(&listing.volume, &mut registered).await?;
                 if listing.coverage == Coverage::Selected {
@@ -173,13 +210,21 @@ impl Run<'_> {
                 counts.files_seen += listing.entries.len() as u64;
                 counts.bytes_seen += listing.entries.iter().map(|entry| entry.stamp.size).sum::<u64>();
             }
-            let writing = self.writer.write_listings(scan, &batch);
-            let (written, next) = tokio::join!(writing, next_batch(&mut listings, most));
-            counts += written?;
-            batch = next;
+            let written = incoming.while_busy(self.writer.write_listings(scan, &batch)).await?;
+            counts += written.counts;
+            if let Some(ahead) = ahead.as_mut() {
+                for (listing, (directory, first)) in batch.into_iter().zip(written.directories) {
+                    ahead.meet(listing, directory, first);
+                }
+            }
             if committed.elapsed() >= COMMIT_INTERVAL {
                 self.writer.commit().await?;
                 committed = Instant::now();
+                if let Some(ahead) = ahead.as_mut()
+                    && !self.writer.is_alone().await?
+                {
+                    ahead.leave_the_rest();
+                }
             }
         }
         self.writer.commit().await?;
@@ -200,20 +245,64 @@ impl Run<'_> {
     }
 }
 
-/// The next listings, until they have `most` rows, or a second is over, or there are no more: empty then.
-async fn next_batch(listings: &mut mpsc::Receiver<Listing>, most: usize) -> Vec<Listing> {
-    let mut batch = Vec::new();
-    let mut rows = 0;
-    let collecting = async {
-        while rows < most {
-            let Some(listing) = listings.recv().await else { break };
-            rows += 1 + listing.entries.len();
-            batch.push(listing);
-        }
-    };
-    // What is found slowly must last, too.
-    if tokio::time::timeout(COMMIT_INTERVAL, collecting).await.is_err() && batch.is_empty() {
-        batch.extend(listings.recv().await);
+/// Listings as they come, collected into batches.
+struct Incoming {
+    listings: mpsc::Receiver<Listing>,
+    batch: Vec<Listing>,
+    rows: usize,
+    most: usize,
+    has_ended: bool,
+    since: tokio::time::Instant,
+}
+
+impl Incoming {
+    fn new(listings: mpsc::Receiver<Listing>, most: usize) -> Self {
+        let since = tokio::time::Instant::now();
+        Self { listings, batch: Vec::new(), rows: 0, most, has_ended: false, since }
     }
-    batch
+
+    fn has_room(&self) -> bool {
+        self.rows < self.most && !self.has_ended
+    }
+
+    /// Waits for one more. Nothing is lost if the wait is broken off.
+    async fn receive(&mut self) {
+        match self.listings.recv().await {
+            Some(listing) => {
+                self.rows += 1 + listing.entries.len();
+                self.batch.push(listing);
+            }
+            None => self.has_ended = true,
+        }
+    }
+
+    /// The next batch: as soon as it is large enough, or a second is over, because what is found slowly
+    /// must last, too. Empty at the end. Nothing is lost if the wait is broken off.
+    async fn next(&mut self) -> Vec<Listing> {
+        let deadline = self.since + COMMIT_INTERVAL;
+        while self.has_room() {
+            let is_late = tokio::time::timeout_at(deadline, self.receive()).await.is_err();
+            if is_late && self.batch.is_empty() {
+                self.receive().await;
+            }
+            if is_late {
+                break;
+            }
+        }
+        self.rows = 0;
+        self.since = tokio::time::Instant::now();
+        std::mem::take(&mut self.batch)
+    }
+
+    /// Collects while something else is being done, so that the walk need not wait for it.
+    async fn while_busy<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut work => return result,
+                () = self.receive(), if self.has_room() => {}
+            }
+        }
+    }
 }

@@ -8,6 +8,7 @@
 //! index reader --jobs--> hash pool --outcomes--> index writer          processing
 //! ```
 
+mod ahead;
 mod discover;
 mod error;
 mod process;
@@ -22,6 +23,7 @@ pub use error::ScanError;
 pub use roots::{RootRequest, check_root};
 
 use crate::cancel::Cancel;
+use crate::concurrency::Threads;
 use crate::discovery::filter::Filter;
 use crate::discovery::named::NamedRequest;
 use crate::index::{Index, Writer};
@@ -37,9 +39,9 @@ use crate::volume::Volumes;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Workers {
     /// Threads that walk.
-    pub walk: usize,
+    pub walk: Threads,
     /// Threads that read and hash.
-    pub read: usize,
+    pub read: Threads,
     /// Rows written to the index at once.
     pub batch: usize,
 }
@@ -78,6 +80,8 @@ struct Run<'a> {
     writer: Box<dyn Writer>,
     scans: Vec<OpenScan>,
     report: ScanReport,
+    /// True if everything in the index whose size is shared was read while it was found.
+    has_read_all: bool,
 }
 
 struct OpenScan {
@@ -143,7 +147,7 @@ impl Scanner {
         let mut run = self.begin("scan").await?;
         let result = async {
             let roots = run.put_roots(requests, defaults).await?;
-            let extents = run.discover_roots(ScanKind::Scan, roots).await?;
+            let extents = run.discover_roots(ScanKind::Scan, roots, !discover_only).await?;
             run.process(if discover_only { Processing::PutOff } else { Processing::Of(extents) }).await
         };
         let result = result.await;
@@ -164,7 +168,7 @@ impl Scanner {
                 group.push(run.as_seen_here(root, &mounts));
             }
             let is_idle = unfinished.is_empty();
-            run.discover_roots(ScanKind::Resume, unfinished).await?;
+            run.discover_roots(ScanKind::Resume, unfinished, true).await?;
             run.reopen(discovered).await?;
             run.process(Processing::Of(within)).await?;
             run.report.idle = is_idle && self.progress.total_files.get() == 0;
@@ -202,7 +206,13 @@ impl Scanner {
             Participant { host: Arc::clone(&self.host.name), task, progress: Arc::clone(&self.progress) };
         let mut writer = self.index.writer(&participant).await?;
         writer.forget_names(&self.host.name, &self.host.identities()).await?;
-        Ok(Run { scanner: self, writer, scans: Vec::new(), report: ScanReport::default() })
+        Ok(Run {
+            scanner: self,
+            writer,
+            scans: Vec::new(),
+            report: ScanReport::default(),
+            has_read_all: false,
+        })
     }
 }
 
@@ -222,6 +232,9 @@ impl Run<'_> {
             return Err(error);
         }
         self.end_scans(None, pending).await?;
+        if !self.report.is_interrupted() {
+            self.writer.settle().await?;
+        }
         self.writer.close().await?;
         Ok(self.report)
     }

@@ -1,18 +1,20 @@
 //! Phase two of a run: what is pending is read, and what was found goes back to the index.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use super::{Processing, Run, ScanError, Scanner};
-use crate::bridge::run_blocking;
+use crate::bridge::{ThreadFailed, run_blocking};
 use crate::cancel::Cancel;
+use crate::concurrency::Concurrency;
 use crate::index::{PendingReader, Writer};
 use crate::model::pending::{Finding, Job, Outcome, Scope, Stage};
 use crate::model::scan::ScanCounts;
 use crate::model::volume::{Extent, MountMap};
-use crate::processing::pool::{JOBS_IN_BATCH, WAITING_BATCHES, process_all};
+use crate::processing::pool::{Batches, WAITING_BATCHES, process_all};
 use crate::progress::Phase;
 use crate::volume::Volumes;
 
@@ -38,7 +40,9 @@ impl Run<'_> {
             self.run_stage(Stage::Everything, &scope(wholly), &mounts).await?;
         }
         let scope = scope(extents);
-        self.run_stage(Stage::Size, &scope, &mounts).await?;
+        if !self.has_read_all {
+            self.run_stage(Stage::Size, &scope, &mounts).await?;
+        }
         self.run_stage(Stage::Sample, &scope, &mounts).await
     }
 
@@ -67,16 +71,11 @@ impl Run<'_> {
         scanner.progress.enter(Phase::Processing);
 
         let read_before = scanner.progress.read_bytes.get();
-        let pool = Scanner::pool("hash", scanner.workers.read)?;
-        let (job_sender, jobs) = mpsc::channel(WAITING_BATCHES);
-        let (outcome_sender, outcomes) = mpsc::channel(WAITING_BATCHES);
-        let (cancel, progress) = (scanner.cancel.clone(), Arc::clone(&scanner.progress));
-        let hashing =
-            run_blocking("hash", move || process_all(&pool, jobs, &outcome_sender, &cancel, &progress));
-        let feeding = feed(pending, job_sender, &scanner.cancel);
-        let writing = write_back(self.writer.as_mut(), outcomes, scanner.workers.batch);
+        let Hashing { jobs, outcomes, ended } = scanner.start_hashing()?;
+        let feeding = feed(pending, jobs, &scanner.cancel);
+        let writing = WriteBack::new(scanner.workers.batch).write_all(self.writer.as_mut(), outcomes);
         // Each ends when the channel before it does: an error in one ends all three.
-        let (fed, written, hashed) = tokio::join!(feeding, writing, hashing);
+        let (fed, written, hashed) = tokio::join!(feeding, writing, ended);
 
         let mut counts = written?;
         match stage {
@@ -95,6 +94,19 @@ impl Run<'_> {
 }
 
 impl Scanner {
+    /// Starts the pool that reads and hashes.
+    pub(super) fn start_hashing(&self) -> Result<Hashing, ScanError> {
+        let pool = Self::pool("hash", self.workers.read.most)?;
+        let concurrency = Concurrency::new(self.workers.read);
+        let (job_sender, jobs) = mpsc::channel(WAITING_BATCHES);
+        let (outcome_sender, outcomes) = mpsc::channel(WAITING_BATCHES);
+        let (cancel, progress) = (self.cancel.clone(), Arc::clone(&self.progress));
+        let ended = run_blocking("hash", move || {
+            process_all(&pool, &concurrency, jobs, &outcome_sender, &cancel, &progress);
+        });
+        Ok(Hashing { jobs: job_sender, outcomes, ended: Box::pin(ended) })
+    }
+
     /// A pool of named threads; one thread works strictly in order.
     pub(super) fn pool(name: &'static str, threads: usize) -> Result<rayon::ThreadPool, ScanError> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
@@ -122,51 +134,85 @@ async fn feed(
     cancel: &Cancel,
 ) -> Result<(), ScanError> {
     loop {
-        let mut window = pending.next().await?;
+        let window = pending.next().await?;
         if window.is_empty() || cancel.is_requested() {
             return Ok(());
         }
-        while !window.is_empty() {
-            let rest = window.split_off(window.len().min(JOBS_IN_BATCH));
-            if jobs.send(std::mem::replace(&mut window, rest)).await.is_err() {
+        let mut batches = Batches::default();
+        for job in window {
+            batches.push(job);
+        }
+        while let Some(batch) = batches.pop() {
+            if jobs.send(batch).await.is_err() {
                 return Ok(());
             }
         }
     }
 }
 
-/// Writes outcomes as they come, many at once, and commits about every second.
-async fn write_back(
-    writer: &mut dyn Writer,
-    mut outcomes: mpsc::Receiver<Vec<Outcome>>,
+/// The pool that reads, at work: jobs go in, outcomes come out, and it ends when there are no more jobs.
+pub(super) struct Hashing {
+    pub(super) jobs: mpsc::Sender<Vec<Job>>,
+    pub(super) outcomes: mpsc::Receiver<Vec<Outcome>>,
+    pub(super) ended: Pin<Box<dyn Future<Output = Result<(), ThreadFailed>>>>,
+}
+
+/// Outcomes on their way to the index: written many at once, and committed about every second.
+pub(super) struct WriteBack {
     batch: usize,
-) -> Result<ScanCounts, ScanError> {
-    let mut counts = ScanCounts::default();
-    let mut committed = Instant::now();
-    let mut waiting: Vec<Outcome> = Vec::new();
-    loop {
-        let (received, is_late) = match tokio::time::timeout(LONGEST_WAIT, outcomes.recv()).await {
-            Ok(received) => (received, false),
-            Err(_) => (Some(Vec::new()), true),
-        };
-        let at_end = received.is_none();
-        for outcome in received.into_iter().flatten() {
+    waiting: Vec<Outcome>,
+    counts: ScanCounts,
+    committed: Instant,
+}
+
+impl WriteBack {
+    pub(super) fn new(batch: usize) -> Self {
+        Self { batch, waiting: Vec::new(), counts: ScanCounts::default(), committed: Instant::now() }
+    }
+
+    /// Takes on outcomes; writes them if they are enough.
+    pub(super) async fn take(
+        &mut self,
+        outcomes: Vec<Outcome>,
+        writer: &mut dyn Writer,
+    ) -> Result<(), ScanError> {
+        for outcome in outcomes {
             let is_content = matches!(outcome.finding, Finding::Hashed { .. } | Finding::Sampled { .. });
-            counts.hashed += u64::from(is_content);
-            counts.problems += u64::from(!is_content);
-            waiting.push(outcome);
+            self.counts.hashed += u64::from(is_content);
+            self.counts.problems += u64::from(!is_content);
+            self.waiting.push(outcome);
         }
-        let is_due = committed.elapsed() >= COMMIT_INTERVAL;
-        if waiting.len() >= batch || is_late || is_due || at_end {
-            writer.write_outcomes(&waiting).await?;
-            waiting.clear();
+        let is_due = self.committed.elapsed() >= COMMIT_INTERVAL;
+        if self.waiting.len() >= self.batch || is_due {
+            self.flush(writer).await?;
         }
-        if is_due || at_end {
+        if is_due {
             writer.commit().await?;
-            committed = Instant::now();
+            self.committed = Instant::now();
         }
-        if at_end {
-            return Ok(counts);
+        Ok(())
+    }
+
+    /// Writes what is waiting.
+    async fn flush(&mut self, writer: &mut dyn Writer) -> Result<(), ScanError> {
+        Ok(writer.write_outcomes(std::mem::take(&mut self.waiting)).await?)
+    }
+
+    /// Writes all that is still to come; returns what all of it was.
+    pub(super) async fn write_all(
+        mut self,
+        writer: &mut dyn Writer,
+        mut outcomes: mpsc::Receiver<Vec<Outcome>>,
+    ) -> Result<ScanCounts, ScanError> {
+        loop {
+            match tokio::time::timeout(LONGEST_WAIT, outcomes.recv()).await {
+                Ok(Some(received)) => self.take(received, writer).await?,
+                Ok(None) => break,
+                Err(_) => self.flush(writer).await?,
+            }
         }
+        self.flush(writer).await?;
+        writer.commit().await?;
+        Ok(self.counts)
     }
 }

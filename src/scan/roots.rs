@@ -114,8 +114,7 @@ impl Run<'_> {
         let mut within = Vec::new();
         for directory in directories {
             let extents = mounts.extents_below(&real_path(directory));
-            let is_known = roots.iter().any(|root| root.overlaps(&extents))
-                || index.extent_totals(&extents).await?.directories > 0;
+            let is_known = roots.iter().any(|root| root.overlaps(&extents)) || index.knows(&extents).await?;
             if !is_known {
                 return Err(ScanError::Unknown(directory.clone()));
             }

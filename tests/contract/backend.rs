@@ -144,7 +144,7 @@ impl World {
     pub(crate) async fn scan(&self, listings: &[Listing]) -> (ScanId, dupfind::model::scan::ScanCounts) {
         let mut writer = self.writer().await;
         let scan = writer.begin_scan(Some(self.root), ScanKind::Scan).await.unwrap();
-        let mut counts = writer.write_listings(scan, listings).await.unwrap();
+        let mut counts = writer.write_listings(scan, listings).await.unwrap().counts;
         let extents = [extent(self.volume_id, "/r")];
         counts.removed += writer.finish_discovery(scan, Some(self.root), &extents, &[]).await.unwrap();
         writer.close().await.unwrap();
@@ -185,13 +185,13 @@ impl World {
     }
 
     /// Answers every pending job of a stage; returns how many rows took the answer.
-    pub(crate) async fn answer(&self, stage: Stage, finding: impl Fn(&Job) -> Finding) -> u64 {
+    pub(crate) async fn answer(&self, stage: Stage, finding: impl Fn(&Job) -> Finding) {
         let outcomes: Vec<Outcome> =
             self.jobs(stage).await.iter().flat_map(|job| outcomes(job, &finding(job))).collect();
         let mut writer = self.writer().await;
-        let written = writer.write_outcomes(&outcomes).await.unwrap();
+        writer.write_outcomes(outcomes).await.unwrap();
+        writer.commit().await.unwrap();
         writer.close().await.unwrap();
-        written
     }
 
     /// Groups as `size: path path=link`.
@@ -230,11 +230,11 @@ pub(crate) fn extent(volume: VolumeId, path: &str) -> Extent {
 
 pub(crate) fn entry(name: &str, size: u64, inode: u64) -> Entry {
     let stamp = Stamp { size, mtime: Nanos(1_000), ctime: Nanos(2_000), inode };
-    Entry { name: name.as_bytes().into(), stamp }
+    Entry { name: name.as_bytes().into(), stamp, has_other_names: false }
 }
 
 pub(crate) fn paths(job: &Job) -> Vec<String> {
-    job.names.iter().map(|name| name.path.display().to_string()).collect()
+    job.names.iter().map(|name| name.path().display().to_string()).collect()
 }
 
 pub(crate) fn outcomes(job: &Job, finding: &Finding) -> Vec<Outcome> {

@@ -17,7 +17,7 @@ macro_rules! contract {
             use super::*;
 
             $(
-                #[tokio::test]
+                #[tokio::test(flavor = "local")]
                 async fn $law() {
                     laws::$law::<Sqlite>().await;
                 }
@@ -28,7 +28,7 @@ macro_rules! contract {
             use super::*;
 
             $(
-                #[tokio::test]
+                #[tokio::test(flavor = "local")]
                 async fn $law() {
                     laws::$law::<Postgres>().await;
                 }
@@ -56,22 +56,23 @@ contract! {
     removing_a_root_forgets_what_only_it_covered
     scans_are_history_and_dead_ones_are_marked
     volumes_and_mounts_are_remembered_by_host
+    a_subtree_is_known_by_the_directories_at_and_below_it
 }
 
 /// In PostgreSQL each call lasts when it returns.
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn in_sqlite_nothing_lasts_without_a_commit() {
     laws::nothing_lasts_without_a_commit::<Sqlite>().await;
 }
 
 /// A server that refuses a statement for its size gets smaller ones, until it takes them.
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn in_postgres_a_statement_too_large_is_sent_in_smaller_pieces() {
     laws::what_is_refused_for_its_size_is_sent_in_pieces().await;
 }
 
 /// A worker whose line was cut while it took a lease holds it without knowing.
-#[tokio::test]
+#[tokio::test(flavor = "local")]
 async fn in_postgres_a_lease_taken_unknown_to_its_holder_is_read() {
     laws::a_lease_that_was_taken_unknown_to_its_holder_is_read().await;
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use sqlx::{Connection as _, Row as _};
 use tempfile::TempDir;
+use tokio::runtime::{Builder, LocalOptions};
 
 use super::server::TestDatabase;
 
@@ -178,7 +179,7 @@ impl Sandbox {
 }
 
 pub(crate) fn on_a_runtime<T>(work: impl AsyncFnOnce() -> T) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).unwrap();
     runtime.block_on(work())
 }
 

@@ -15,6 +15,7 @@ use sqlx::postgres::PgConnection;
 use super::lock::OnBusy;
 use super::{Check, Index, IndexError, ReportReader, Result, WorkMark, Writer};
 use crate::cancel::Cancel;
+use crate::index::convert::to_count;
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
 use crate::model::pending::ExtentTotals;
 use crate::model::scan::Root;
@@ -22,6 +23,7 @@ use crate::model::volume::{Extent, MountMap, Places, VolumeId, VolumeIdentity};
 use crate::model::worker::{Participant, Worker};
 
 mod catalog;
+mod changes;
 mod convert;
 mod discovery;
 mod leases;
@@ -252,6 +254,19 @@ impl Index for PostgresIndex {
     async fn problems(&self, places: &Places, limit: u64) -> Result<Vec<ProblemRow>> {
         let read = async |connection: &mut PgConnection| summary::problems(connection, places, limit).await;
         self.session.transaction("read the problems", read).await
+    }
+
+    async fn count_files(&self) -> Result<u64> {
+        let count = async |connection: &mut PgConnection| {
+            let files = sqlx::query_scalar("select count(*) from files").fetch_one(connection).await;
+            Ok(to_count(files.map_err(IndexError::during("count files"))?))
+        };
+        self.session.transaction("count files", count).await
+    }
+
+    async fn knows(&self, extents: &[Extent]) -> Result<bool> {
+        let look = async |connection: &mut PgConnection| scope::knows(connection, extents).await;
+        self.session.transaction("look for a directory", look).await
     }
 
     async fn extent_totals(&self, extents: &[Extent]) -> Result<ExtentTotals> {

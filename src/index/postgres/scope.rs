@@ -1,10 +1,12 @@
 //! Subtrees as parameters of a statement.
 
-use sqlx::postgres::PgArguments;
+use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::query::Query;
 use sqlx::{Postgres, query};
 
+use super::convert::column;
 use crate::index::convert::below;
+use crate::index::{IndexError, Result};
 use crate::model::volume::Extent;
 
 /// A statement that begins with the table `scope (id)`: the directories of the subtrees in the
@@ -22,6 +24,14 @@ macro_rules! with_scope {
 }
 
 pub(super) use with_scope;
+
+const KNOWS: &str = with_scope!(" select exists (select 1 from scope)");
+
+/// True if there is a directory in one of these subtrees.
+pub(super) async fn knows(connection: &mut PgConnection, extents: &[Extent]) -> Result<bool> {
+    let known = ScopeArrays::new(extents).query(KNOWS).fetch_one(connection).await;
+    column(&known.map_err(IndexError::during("look for a directory"))?, 0)
+}
 
 /// Subtrees as four arrays of equal length.
 #[derive(Debug, Default)]

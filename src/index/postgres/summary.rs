@@ -5,10 +5,10 @@ use std::os::unix::ffi::OsStrExt as _;
 
 use sqlx::postgres::PgConnection;
 
-use super::catalog;
 use super::convert::{column, count, volume_path};
 use super::scope::{ScopeArrays, with_scope};
 use super::session::expect_whole_tables;
+use super::{catalog, changes};
 use crate::index::convert::{to_count, to_integer};
 use crate::index::{IndexError, Result};
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
@@ -18,14 +18,10 @@ use crate::model::volume::{Extent, Places, VolumeId};
 /// $5: true for all directories; $6: the smallest size.
 const GROUP_FIGURES: &str = with_scope!(
     ", counted as (
-        select hash, size from files
+        select size, count(distinct (volume_id, inode)) as files from files
         where hash is not null and size >= $6::bigint and ($5::bool or directory_id in (select id from scope))
         group by hash, size having count(*) > 1),
-    physical as (
-        select distinct f.hash, f.size, f.volume_id, f.inode
-        from counted g join files f on f.hash = g.hash and f.size = g.size
-        where $5::bool or f.directory_id in (select id from scope)),
-    grouped as (select size, count(*) as files from physical group by hash, size having count(*) > 1)
+    grouped as (select size, files from counted where files > 1)
     select count(*), coalesce(sum(files - 1), 0)::bigint,
            least(coalesce(sum(size::numeric * (files - 1)), 0), 9223372036854775807)::bigint
     from grouped"
@@ -66,12 +62,31 @@ const PENDING_FIGURES: &str = with_scope!(
 
 /// The figures of a filter.
 pub(super) async fn summary(connection: &mut PgConnection, filter: &ReportFilter) -> Result<Summary> {
-    let operation = "count files";
-    let isolated =
-        sqlx::query("set transaction isolation level repeatable read").execute(&mut *connection).await;
-    isolated.map_err(IndexError::during(operation))?;
-    expect_whole_tables(connection, operation).await?;
+    see_one_moment(connection).await?;
+    if filter.is_everything()
+        && let Some(kept) = changes::kept_figures(connection).await?
+    {
+        return Ok(kept);
+    }
+    expect_whole_tables(connection, "count files").await?;
     summary_of_this_moment(connection, filter).await
+}
+
+/// Keeps the figures of the whole index for as long as nothing changes.
+pub(super) async fn keep(connection: &mut PgConnection) -> Result<()> {
+    see_one_moment(connection).await?;
+    if changes::kept_figures(connection).await?.is_none() {
+        expect_whole_tables(connection, "count files").await?;
+        let summary = summary_of_this_moment(connection, &ReportFilter::default()).await?;
+        changes::keep_figures(connection, &summary).await?;
+    }
+    Ok(())
+}
+
+/// What comes first in a transaction of several statements that belong together.
+async fn see_one_moment(connection: &mut PgConnection) -> Result<()> {
+    let isolated = sqlx::query("set transaction isolation level repeatable read").execute(connection).await;
+    isolated.map(drop).map_err(IndexError::during("count files"))
 }
 
 /// The same, of the moment that the transaction sees.
@@ -156,7 +171,7 @@ pub(super) async fn extent_totals(connection: &mut PgConnection, extents: &[Exte
 const SIZE: &str = "
     select coalesce(sum(pg_total_relation_size(oid)), 0)::bigint from pg_class
     where relnamespace = current_schema()::regnamespace and relkind = 'r'
-      and relname in ('files', 'directories', 'roots', 'extents', 'scans', 'volumes', 'mounts', 'workers', 'leases', 'listed')";
+      and relname in ('files', 'directories', 'roots', 'extents', 'scans', 'volumes', 'mounts', 'workers', 'leases', 'listed', 'changes', 'figures')";
 
 pub(super) async fn size(connection: &mut PgConnection) -> Result<u64> {
     let size = sqlx::query_scalar(SIZE).fetch_one(connection).await;

@@ -67,6 +67,17 @@ pub(super) async fn join(
     Ok(WorkerId(id))
 }
 
+fn is_alone_query() -> String {
+    format!("select not exists (select 1 from workers w where w.id <> $1 and {IS_ALIVE})")
+}
+
+/// True if nobody else is alive.
+pub(super) async fn is_alone(connection: &mut PgConnection, worker: WorkerId) -> Result<bool> {
+    let alone =
+        sqlx::query_scalar(AssertSqlSafe(is_alone_query())).bind(worker.0).fetch_one(connection).await;
+    alone.map_err(IndexError::during("look for other workers"))
+}
+
 /// Leaves: the row goes, and with it the hold on everything.
 pub(super) async fn leave(connection: &mut PgConnection, worker: WorkerId) -> Result<()> {
     let left = sqlx::query("delete from workers where id = $1").bind(worker.0).execute(connection).await;

@@ -3,6 +3,8 @@
 //! Guarded: a row is only touched if it still has the stamp it was read with. A row that was
 //! removed meanwhile is not brought back.
 
+use std::collections::BTreeSet;
+
 use sqlx::postgres::PgConnection;
 
 use crate::index::convert::{inode_to_integer, sample_bytes, to_integer};
@@ -33,6 +35,10 @@ const WRITE_TROUBLE: &str = "
     where files.directory_id = v.directory_id and files.name = v.name
       and files.size = v.size and files.mtime_ns = v.mtime_ns
       and files.ctime_ns = v.ctime_ns and files.inode = v.inode";
+
+/// What has to be read again must be looked at again, whatever its directory's listing says.
+const FORGET_FINGERPRINTS: &str =
+    "update directories set fingerprint = null where id = any($1) and fingerprint is not null";
 
 /// The rows that are meant, and the stamps they must have: columns of equal length.
 #[derive(Default)]
@@ -73,24 +79,30 @@ pub(super) async fn write_outcomes(
     connection: &mut PgConnection,
     outcomes: &[&Outcome],
     most: usize,
-) -> Result<u64> {
-    let mut written = 0;
+) -> Result<()> {
     for chunk in outcomes.chunks(most) {
         let is_content =
             |outcome: &&Outcome| matches!(outcome.finding, Finding::Hashed { .. } | Finding::Sampled { .. });
         let (contents, troubles): (Vec<&Outcome>, Vec<&Outcome>) =
             chunk.iter().partition(|outcome| is_content(outcome));
+        let racy: BTreeSet<i64> =
+            contents.iter().filter(|it| it.is_racy()).map(|it| it.key.directory.0).collect();
+        if !racy.is_empty() {
+            let racy: Vec<i64> = racy.into_iter().collect();
+            let forgotten = sqlx::query(FORGET_FINGERPRINTS).bind(racy).execute(&mut *connection).await;
+            forgotten.map_err(IndexError::during("write hashes"))?;
+        }
         if !contents.is_empty() {
-            written += write_contents(connection, &contents).await?;
+            write_contents(connection, &contents).await?;
         }
         if !troubles.is_empty() {
-            written += write_troubles(connection, &troubles).await?;
+            write_troubles(connection, &troubles).await?;
         }
     }
-    Ok(written)
+    Ok(())
 }
 
-async fn write_contents(connection: &mut PgConnection, outcomes: &[&Outcome]) -> Result<u64> {
+async fn write_contents(connection: &mut PgConnection, outcomes: &[&Outcome]) -> Result<()> {
     let mut rows = Rows::default();
     let (mut samples, mut hashes) = (Vec::new(), Vec::new());
     let (mut rechecks, mut ctimes) = (Vec::new(), Vec::new());
@@ -126,10 +138,10 @@ async fn write_contents(connection: &mut PgConnection, outcomes: &[&Outcome]) ->
         .bind(ctimes)
         .execute(connection)
         .await;
-    Ok(written.map_err(IndexError::during("write hashes"))?.rows_affected())
+    written.map(drop).map_err(IndexError::during("write hashes"))
 }
 
-async fn write_troubles(connection: &mut PgConnection, outcomes: &[&Outcome]) -> Result<u64> {
+async fn write_troubles(connection: &mut PgConnection, outcomes: &[&Outcome]) -> Result<()> {
     let mut rows = Rows::default();
     let (mut now, mut problems) = (Stamps::default(), Vec::new());
     for outcome in outcomes {
@@ -158,5 +170,5 @@ async fn write_troubles(connection: &mut PgConnection, outcomes: &[&Outcome]) ->
         .bind(problems)
         .execute(connection)
         .await;
-    Ok(written.map_err(IndexError::during("write problems"))?.rows_affected())
+    written.map(drop).map_err(IndexError::during("write problems"))
 }

@@ -2,15 +2,18 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
+use tokio::task::JoinSet;
 
 use super::leases::{Held, LeaseReader};
 use super::session::Session;
 use super::workers::Heartbeat;
-use super::{catalog, discovery, leases, workers, write_back};
-use crate::index::{IndexError, PendingReader, Result, Writer};
+use super::{catalog, changes, discovery, leases, summary, workers, write_back};
+use crate::index::{IndexError, PendingReader, Result, Writer, Written};
 use crate::model::listing::Listing;
 use crate::model::pending::{Outcome, Scope, Stage};
 use crate::model::scan::{RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
@@ -32,9 +35,29 @@ pub(super) struct PostgresWriter {
     held: Held,
     /// Volumes that have a row.
     volumes: HashMap<VolumeIdentity, VolumeId>,
-    /// Rows in a statement: fewer once the server refused one for its size.
-    most_rows: usize,
+    most_rows: MostRows,
+    /// Outcomes that are being written, a batch at a time, while the process lists and reads on.
+    writing: JoinSet<Result<()>>,
     _heartbeat: Heartbeat,
+}
+
+/// The most rows in a statement: fewer once the server refused one for its size.
+#[derive(Debug, Clone)]
+struct MostRows(Arc<AtomicUsize>);
+
+impl MostRows {
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// True if the error is one of size, and half as many rows may be worth a try.
+    fn can_be_fewer(&self, error: &IndexError) -> bool {
+        let can = error.is_too_large() && self.get() > FEWEST_ROWS;
+        if can {
+            self.0.store(self.get() / 2, Ordering::Relaxed);
+        }
+        can
+    }
 }
 
 impl PostgresWriter {
@@ -49,18 +72,18 @@ impl PostgresWriter {
             worker,
             held: Held::default(),
             volumes: HashMap::new(),
-            most_rows: MOST_ROWS,
+            most_rows: MostRows(Arc::new(AtomicUsize::new(MOST_ROWS))),
+            writing: JoinSet::new(),
             _heartbeat: heartbeat,
         })
     }
 
-    /// True if the error is one of size, and half as many rows may be worth a try.
-    fn can_take_smaller(&mut self, error: &IndexError) -> bool {
-        let can = error.is_too_large() && self.most_rows > FEWEST_ROWS;
-        if can {
-            self.most_rows /= 2;
+    /// Waits until the outcomes that are being written are written.
+    async fn finish_writing(&mut self) -> Result<()> {
+        while let Some(written) = self.writing.join_next().await {
+            written.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
         }
-        can
+        Ok(())
     }
 
     /// Does something that another process may keep from being done, until it may be.
@@ -82,8 +105,14 @@ impl PostgresWriter {
 
 #[async_trait(?Send)]
 impl Writer for PostgresWriter {
+    async fn is_alone(&mut self) -> Result<bool> {
+        let worker = self.worker;
+        let look = async |connection: &mut PgConnection| workers::is_alone(connection, worker).await;
+        self.session.transaction("look for other workers", look).await
+    }
+
     async fn commit(&mut self) -> Result<()> {
-        Ok(())
+        self.finish_writing().await
     }
 
     async fn register_volume(&mut self, host: &str, volume: &MountedVolume) -> Result<VolumeId> {
@@ -100,14 +129,21 @@ impl Writer for PostgresWriter {
     }
 
     async fn put_root(&mut self, extent: &Extent, path: &Path, settings: &ScanSettings) -> Result<RootId> {
-        let put =
-            async |connection: &mut PgConnection| catalog::put_root(connection, extent, path, settings).await;
+        let worker = self.worker;
+        let put = async |connection: &mut PgConnection| {
+            // With --hash-all files count as pending that did not before.
+            if settings.hash_all {
+                changes::note(connection, worker).await?;
+            }
+            catalog::put_root(connection, extent, path, settings).await
+        };
         self.session.transaction("remember a root", put).await
     }
 
     async fn remove_root(&mut self, root: Option<RootId>, extents: &[Extent]) -> Result<u64> {
         let worker = self.worker;
         let remove = async |connection: &mut PgConnection| {
+            changes::note(connection, worker).await?;
             catalog::remove_root(connection, root, worker, extents).await
         };
         self.when_free("forget a root", remove).await
@@ -120,14 +156,18 @@ impl Writer for PostgresWriter {
         self.when_free("begin a scan", begin).await
     }
 
-    async fn write_listings(&mut self, scan: ScanId, listings: &[Listing]) -> Result<ScanCounts> {
+    async fn write_listings(&mut self, scan: ScanId, listings: &[Listing]) -> Result<Written> {
         loop {
-            let (volumes, most) = (&self.volumes, self.most_rows);
+            let (volumes, most, worker) = (&self.volumes, self.most_rows.get(), self.worker);
             let write = async |connection: &mut PgConnection| {
-                discovery::write_listings(connection, volumes, most, scan, listings).await
+                let written = discovery::write_listings(connection, volumes, most, scan, listings).await?;
+                if written.counts.have_changes() || listings.iter().any(Listing::is_unreadable) {
+                    changes::note(connection, worker).await?;
+                }
+                Ok(written)
             };
             match self.session.transaction("write files", write).await {
-                Err(error) if self.can_take_smaller(&error) => {}
+                Err(error) if self.most_rows.can_be_fewer(&error) => {}
                 result => return result,
             }
         }
@@ -140,8 +180,13 @@ impl Writer for PostgresWriter {
         extents: &[Extent],
         linked: &[Extent],
     ) -> Result<u64> {
+        let worker = self.worker;
         let finish = async |connection: &mut PgConnection| {
-            discovery::finish(connection, scan, root, extents, linked).await
+            let removed = discovery::finish(connection, scan, root, extents, linked).await?;
+            if removed > 0 {
+                changes::note(connection, worker).await?;
+            }
+            Ok(removed)
         };
         self.session.transaction("finish discovery", finish).await
     }
@@ -156,27 +201,34 @@ impl Writer for PostgresWriter {
         Ok(Box::new(LeaseReader::select(session, self.worker, held, stage, scope, mounts).await?))
     }
 
-    async fn write_outcomes(&mut self, outcomes: &[Outcome]) -> Result<u64> {
+    async fn write_outcomes(&mut self, outcomes: Vec<Outcome>) -> Result<()> {
         if outcomes.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
-        let mut in_order: Vec<&Outcome> = outcomes.iter().collect();
-        in_order.sort_unstable_by(|a, b| (a.key.directory, &a.key.name).cmp(&(b.key.directory, &b.key.name)));
-        let finished = self.held.completed_by(outcomes);
-        let written = loop {
-            let most = self.most_rows;
-            let write = async |connection: &mut PgConnection| {
-                let written = write_back::write_outcomes(connection, &in_order, most).await?;
-                leases::finish(connection, &finished).await?;
-                Ok(written)
-            };
-            match self.session.transaction("write hashes", write).await {
-                Err(error) if self.can_take_smaller(&error) => {}
-                result => break result?,
+        self.finish_writing().await?;
+        let (session, held, worker) = (self.session.clone(), self.held.clone(), self.worker);
+        let most_rows = self.most_rows.clone();
+        self.writing.spawn_local(async move {
+            let mut in_order: Vec<&Outcome> = outcomes.iter().collect();
+            in_order
+                .sort_unstable_by(|a, b| (a.key.directory, &a.key.name).cmp(&(b.key.directory, &b.key.name)));
+            let finished = held.completed_by(&outcomes);
+            loop {
+                let most = most_rows.get();
+                let write = async |connection: &mut PgConnection| {
+                    write_back::write_outcomes(connection, &in_order, most).await?;
+                    leases::finish(connection, &finished).await?;
+                    changes::note(connection, worker).await
+                };
+                match session.transaction("write hashes", write).await {
+                    Err(error) if most_rows.can_be_fewer(&error) => {}
+                    result => break result?,
+                }
             }
-        };
-        self.held.answer(outcomes);
-        Ok(written)
+            held.answer(&outcomes);
+            Ok(())
+        });
+        Ok(())
     }
 
     async fn end_scan(
@@ -186,15 +238,22 @@ impl Writer for PostgresWriter {
         counts: &ScanCounts,
         error: Option<&str>,
     ) -> Result<()> {
+        self.finish_writing().await?;
         let end = async |connection: &mut PgConnection| {
             catalog::end_scan(connection, scan, status, counts, error).await
         };
         self.session.transaction("end a scan", end).await
     }
 
-    async fn close(self: Box<Self>) -> Result<()> {
+    async fn settle(&mut self) -> Result<()> {
+        self.session.transaction("keep the figures", async |connection| summary::keep(connection).await).await
+    }
+
+    async fn close(mut self: Box<Self>) -> Result<()> {
+        let written = self.finish_writing().await;
         let worker = self.worker;
         let leave = async |connection: &mut PgConnection| workers::leave(connection, worker).await;
-        self.session.transaction("leave the index", leave).await
+        self.session.transaction("leave the index", leave).await?;
+        written
     }
 }

@@ -4,19 +4,21 @@
 //! found by counting: only if a directory has more rows than names were listed are the names
 //! themselves compared.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use sqlx::sqlite::SqliteConnection;
 
-use super::bulk::Bulk;
+use super::bulk::{Binder, Bulk};
 use super::catalog::{
     TAKE_LINKED, TAKE_NAMELESS, delete_collected, forget_uncovered, put_extents, take_extents,
 };
 use super::convert::{column, to_json, volume_path};
-use crate::index::convert::{below, inode_to_integer, to_count, to_integer};
-use crate::index::{IndexError, Result};
+use crate::index::convert::{RowState, below, inode_to_integer, to_integer};
+use crate::index::{IndexError, Result, Written};
+use crate::model::digest::Fingerprint;
 use crate::model::listing::{Coverage, DirectoryId, Entry, Listing};
 use crate::model::path::VolumePath;
+use crate::model::pending::FileId;
 use crate::model::scan::{RootId, ScanCounts, ScanId};
 use crate::model::volume::{Extent, VolumeId, VolumeIdentity};
 
@@ -27,30 +29,47 @@ pub(super) const TEMPORARY_TABLES: &str = "
     create temp table gone (id integer primary key);
     create temp table unreadable (volume_id integer not null, path blob not null)";
 
-/// A directory that was only looked into keeps the generation of the scan that listed it.
+/// A directory that was only looked into keeps the generation of the scan that listed it. Only a
+/// fingerprint that is still the same stays, and is returned.
 const UPSERT_DIRECTORIES: Bulk = Bulk {
     operation: "write directories",
-    head: "insert into directories (volume_id, path, generation, problem) values ",
-    row: "(?,?,?,?)",
+    head: "insert into directories (volume_id, path, generation, problem, fingerprint) values ",
+    row: "(?,?,?,?,?)",
     tail: " on conflict (volume_id, path) do update set
         problem = case when excluded.generation = 0 then directories.problem else excluded.problem end,
-        generation = max(directories.generation, excluded.generation)
-        returning id, volume_id, path",
+        generation = max(directories.generation, excluded.generation),
+        fingerprint = case when directories.fingerprint = excluded.fingerprint then directories.fingerprint end
+        returning id, volume_id, path, fingerprint is not null",
 };
 
-const UPSERT_FILES: Bulk = Bulk {
+const LAST_DIRECTORY: &str = "select coalesce(max(id), 0) from directories";
+
+const WRITE_FINGERPRINTS: Bulk = Bulk {
+    operation: "write directories",
+    head: "update directories set fingerprint = v.column2 from (values ",
+    row: "(?,?)",
+    tail: ") v where directories.id = v.column1",
+};
+
+/// Files that are not what they were, or have to be read again.
+const DELETE_CHANGED: Bulk = Bulk {
     operation: "write files",
-    head: "insert into files (directory_id, name, volume_id, size, mtime_ns, ctime_ns, inode) values ",
-    row: "(?,?,?,?,?,?,?)",
-    tail: " on conflict (directory_id, name) do update set
-        size = excluded.size, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns, inode = excluded.inode,
-        sample = null, hash = null, recheck = 0, problem = null
-        where files.size <> excluded.size or files.mtime_ns <> excluded.mtime_ns
-           or files.ctime_ns <> excluded.ctime_ns or files.inode <> excluded.inode or files.recheck <> 0",
+    head: "delete from files where id in (
+        select f.id from (values ",
+    row: "(?,?,?,?,?,?)",
+    tail: ") v join files f on f.directory_id = v.column1 and f.name = v.column2
+        where f.size <> v.column3 or f.mtime_ns <> v.column4 or f.ctime_ns <> v.column5 or f.inode <> v.column6
+           or exists (select 1 from contents c where c.file_id = f.id and c.recheck))",
 };
 
-const COUNT_FILES: &str = "
-    select coalesce(sum((select count(*) from files f where f.directory_id = j.value)), 0) from json_each(?) j";
+const INSERT_FILES: Bulk = Bulk {
+    operation: "write files",
+    head: "insert into files (directory_id, name, size, mtime_ns, ctime_ns, inode, volume_id) values ",
+    row: "(?,?,?,?,?,?,?)",
+    tail: " on conflict (directory_id, name) do nothing",
+};
+
+const LAST_FILE: &str = "select coalesce(max(seq), 0) from sqlite_sequence where name = 'files'";
 
 /// Directories whose number of rows is not the number listed, of a JSON object {id: number}.
 const MISCOUNTED: &str = "
@@ -78,25 +97,21 @@ const FORGET_LISTED: &str = "delete from temp.listed where directory_id = ?";
 pub(super) struct DiscoveryState {
     /// Volumes that have a row.
     pub(super) volumes: HashMap<VolumeIdentity, VolumeId>,
-    /// Directories of which some pieces were written, and not yet the last.
-    pub(super) in_pieces: HashMap<DirectoryId, OpenDirectory>,
-}
-
-/// A directory whose listing comes in pieces, between the first and the last.
-#[derive(Debug, Default)]
-pub(super) struct OpenDirectory {
-    /// Rows it had before.
-    before: u64,
-    /// Rows inserted or changed since.
-    written: u64,
+    /// Directories of which some pieces were written, and not yet the last; true of those that held nothing
+    /// before the first.
+    pub(super) in_pieces: HashMap<DirectoryId, bool>,
 }
 
 /// A listing whose directory has a row.
 #[derive(Clone, Copy)]
 struct Known<'a> {
+    /// The listing's place in its batch.
+    position: usize,
     id: DirectoryId,
     volume: VolumeId,
     listing: &'a Listing,
+    state: RowState,
+    fingerprint: Option<Fingerprint>,
 }
 
 pub(super) async fn write_listings(
@@ -104,32 +119,39 @@ pub(super) async fn write_listings(
     state: &mut DiscoveryState,
     scan: ScanId,
     listings: &[Listing],
-) -> Result<ScanCounts> {
+) -> Result<Written> {
     let known = write_directories(connection, &state.volumes, scan, listings).await?;
+    let listed: Vec<DirectoryId> = known.iter().map(|known| known.id).collect();
     let is_piece = |known: &Known<'_>| {
         matches!(known.listing.coverage, Coverage::Piece { .. }) || state.in_pieces.contains_key(&known.id)
     };
     let (pieces, whole): (Vec<_>, Vec<_>) = known.into_iter().partition(is_piece);
     // A selection adds to what a whole listing of the same directory may just have removed.
     let is_selection = |known: &Known<'_>| known.listing.coverage == Coverage::Selected;
-    let (selected, whole): (Vec<_>, Vec<_>) = whole.into_iter().partition(is_selection);
+    let (selected, mut whole): (Vec<_>, Vec<_>) = whole.into_iter().partition(is_selection);
+    whole.retain(|known| known.state != RowState::Same);
 
-    let mut counts = write_together(connection, &whole).await?;
+    let mut firsts = vec![None; listings.len()];
+    let mut counts = write_together(connection, &whole, &mut firsts).await?;
     for piece in pieces {
-        counts += write_piece(connection, &mut state.in_pieces, piece).await?;
+        counts += write_piece(connection, &mut state.in_pieces, piece, &mut firsts).await?;
     }
     if !selected.is_empty() {
-        counts += write_together(connection, &selected).await?;
+        counts += write_together(connection, &selected, &mut firsts).await?;
     }
-    Ok(counts)
+    Ok(Written { counts, directories: listed.into_iter().zip(firsts).collect() })
 }
 
 /// Many directories at once.
-async fn write_together(connection: &mut SqliteConnection, known: &[Known<'_>]) -> Result<ScanCounts> {
-    let ids: HashSet<i64> = known.iter().map(|known| known.id.0).collect();
-    let before = count_files(connection, &ids).await?;
-    let written = write_files(connection, known).await?;
-    let added = count_files(connection, &ids).await?.saturating_sub(before);
+async fn write_together(
+    connection: &mut SqliteConnection,
+    known: &[Known<'_>],
+    firsts: &mut [Option<FileId>],
+) -> Result<ScanCounts> {
+    let (new, known): (Vec<_>, Vec<_>) =
+        known.iter().copied().partition(|known| known.state == RowState::New);
+    let added_to_new = insert_into_new(connection, &new, firsts).await?;
+    let (added, updated) = write_files(connection, &known).await?;
 
     let whole = known.iter().filter(|known| known.listing.coverage == Coverage::Whole);
     let listed: HashMap<i64, usize> =
@@ -140,34 +162,43 @@ async fn write_together(connection: &mut SqliteConnection, known: &[Known<'_>]) 
         note_listed(connection, std::slice::from_ref(known)).await?;
         removed += remove_unlisted(connection, miscounted).await?;
     }
-    Ok(ScanCounts { added, updated: written.saturating_sub(added), removed, ..ScanCounts::default() })
+    let fingerprints: Vec<_> = whole.filter_map(|known| Some((known.id, known.fingerprint?))).collect();
+    WRITE_FINGERPRINTS
+        .execute(connection, &fingerprints, |binder, (id, fingerprint)| {
+            binder.push(id.0).push(fingerprint.0.to_vec());
+        })
+        .await?;
+    Ok(ScanCounts { added: added + added_to_new, updated, removed, ..ScanCounts::default() })
 }
 
 /// One piece of a large directory: its names are noted, and compared when the last has come.
 async fn write_piece(
     connection: &mut SqliteConnection,
-    in_pieces: &mut HashMap<DirectoryId, OpenDirectory>,
+    in_pieces: &mut HashMap<DirectoryId, bool>,
     piece: Known<'_>,
+    firsts: &mut [Option<FileId>],
 ) -> Result<ScanCounts> {
     let Known { id, listing, .. } = piece;
     if matches!(listing.coverage, Coverage::Piece { first: true, .. }) {
         forget_listed(connection, id).await?;
-        let before = count_files(connection, &HashSet::from([id.0])).await?;
-        in_pieces.insert(id, OpenDirectory { before, written: 0 });
+        in_pieces.insert(id, piece.state == RowState::New);
     }
-    let written = write_files(connection, &[piece]).await?;
-    note_listed(connection, &[piece]).await?;
-    let Some(open) = in_pieces.get_mut(&id) else { return Ok(ScanCounts::default()) };
-    open.written += written;
-    if matches!(listing.coverage, Coverage::Piece { last: false, .. }) {
-        return Ok(ScanCounts::default());
+    let is_new = in_pieces.get(&id) == Some(&true);
+    let (added, updated) = if is_new {
+        (insert_into_new(connection, &[piece], firsts).await?, 0)
+    } else {
+        note_listed(connection, &[piece]).await?;
+        write_files(connection, &[piece]).await?
+    };
+    let mut removed = 0;
+    if !matches!(listing.coverage, Coverage::Piece { last: false, .. }) {
+        // The last piece, or the walk was stopped before it.
+        let was_begun = in_pieces.remove(&id).is_some();
+        if was_begun && !is_new && listing.coverage == (Coverage::Piece { first: false, last: true }) {
+            removed = remove_unlisted(connection, id).await?;
+        }
+        forget_listed(connection, id).await?;
     }
-    let added = count_files(connection, &HashSet::from([id.0])).await?.saturating_sub(open.before);
-    let updated = open.written.saturating_sub(added);
-    in_pieces.remove(&id);
-    let complete = matches!(listing.coverage, Coverage::Piece { last: true, .. });
-    let removed = if complete { remove_unlisted(connection, id).await? } else { 0 };
-    forget_listed(connection, id).await?;
     Ok(ScanCounts { added, updated, removed, ..ScanCounts::default() })
 }
 
@@ -184,52 +215,92 @@ async fn write_directories<'a>(
         let volume = volume.ok_or_else(|| IndexError::Damaged("a volume was not registered".to_owned()))?;
         rows.push((*volume, listing));
     }
+    let last: i64 = sqlx::query_scalar(LAST_DIRECTORY)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(IndexError::during("write directories"))?;
+    let fingerprints: Vec<Option<Fingerprint>> = listings.iter().map(Listing::fingerprint).collect();
+    let rows: Vec<_> = rows.into_iter().zip(fingerprints).collect();
     let returned = UPSERT_DIRECTORIES
-        .fetch(connection, &rows, |binder, (volume, listing)| {
+        .fetch(connection, &rows, |binder, ((volume, listing), fingerprint)| {
             let (generation, problem) = match &listing.coverage {
                 Coverage::Selected => (0, None),
                 Coverage::Unreadable(problem) => (scan.0, Some(problem.to_text())),
                 Coverage::Whole | Coverage::Piece { .. } => (scan.0, None),
             };
             binder.push(volume.0).push(listing.directory.as_bytes()).push(generation).push(problem);
+            binder.push(fingerprint.map(|fingerprint| fingerprint.0.to_vec()));
         })
         .await?;
-    let mut ids: HashMap<(VolumeId, VolumePath), DirectoryId> = HashMap::with_capacity(returned.len());
+    let mut found: HashMap<(VolumeId, VolumePath), (DirectoryId, RowState)> =
+        HashMap::with_capacity(returned.len());
     for row in &returned {
-        ids.insert((VolumeId(column(row, 1)?), volume_path(row, 2)?), DirectoryId(column(row, 0)?));
+        let id: i64 = column(row, 0)?;
+        let state = RowState::of(id > last, column(row, 3)?);
+        let place = (VolumeId(column(row, 1)?), volume_path(row, 2)?);
+        // Of one that was listed twice, the first listing may have changed the rows.
+        let found = found.entry(place).and_modify(|(_, state)| *state = RowState::Unknown);
+        found.or_insert((DirectoryId(id), state));
     }
-    let known = |(volume, listing): (VolumeId, &'a Listing)| {
-        let id = ids.get(&(volume, listing.directory.clone())).copied();
-        let id = id.ok_or_else(|| IndexError::Damaged("a directory got no id".to_owned()))?;
-        Ok(Known { id, volume, listing })
+    let known = |(position, row): (usize, ((VolumeId, &'a Listing), Option<Fingerprint>))| {
+        let ((volume, listing), fingerprint) = row;
+        let found = found.get(&(volume, listing.directory.clone())).copied();
+        let (id, state) = found.ok_or_else(|| IndexError::Damaged("a directory got no id".to_owned()))?;
+        Ok(Known { position, id, volume, listing, state, fingerprint })
     };
-    rows.into_iter().map(known).collect()
+    rows.into_iter().enumerate().map(known).collect()
 }
 
-/// Inserts new files and updates changed ones; returns how many.
-async fn write_files(connection: &mut SqliteConnection, known: &[Known<'_>]) -> Result<u64> {
+/// Inserts the files of directories that have no rows yet; notes the first row of each. Only this process
+/// inserts, and rows are numbered as they come.
+async fn insert_into_new(
+    connection: &mut SqliteConnection,
+    known: &[Known<'_>],
+    firsts: &mut [Option<FileId>],
+) -> Result<u64> {
+    let last = sqlx::query_scalar(LAST_FILE).fetch_one(&mut *connection).await;
+    let mut next: i64 = last.map_err(IndexError::during("write files"))?;
+    next += 1;
+    for known in known {
+        firsts[known.position] = Some(FileId(next));
+        next += to_integer(known.listing.entries.len() as u64);
+    }
     let rows = entries(known);
-    UPSERT_FILES
-        .execute(connection, &rows, |binder, (known, entry)| {
-            let stamp = entry.stamp;
-            binder.push(known.id.0).push(&*entry.name).push(known.volume.0).push(to_integer(stamp.size));
-            binder.push(stamp.mtime.0).push(stamp.ctime.0).push(inode_to_integer(stamp.inode));
+    let added = insert_files(connection, &rows).await?;
+    // A name that a directory lists twice would shift the rest.
+    if added != rows.len() as u64 {
+        firsts.fill(None);
+    }
+    Ok(added)
+}
+
+/// Inserts new files, and changed ones anew; returns how many of each.
+async fn write_files(connection: &mut SqliteConnection, known: &[Known<'_>]) -> Result<(u64, u64)> {
+    let rows = entries(known);
+    let changed = DELETE_CHANGED
+        .execute(connection, &rows, |binder, (known, entry)| push_file(binder, known, entry))
+        .await?;
+    let inserted = insert_files(connection, &rows).await?;
+    Ok((inserted.saturating_sub(changed), changed))
+}
+
+async fn insert_files(connection: &mut SqliteConnection, rows: &[(&Known<'_>, &Entry)]) -> Result<u64> {
+    INSERT_FILES
+        .execute(connection, rows, |binder, (known, entry)| {
+            push_file(binder, known, entry);
+            binder.push(known.volume.0);
         })
         .await
+}
+
+fn push_file(binder: &mut Binder, known: &Known<'_>, entry: &Entry) {
+    let stamp = entry.stamp;
+    binder.push(known.id.0).push(&*entry.name).push(to_integer(stamp.size));
+    binder.push(stamp.mtime.0).push(stamp.ctime.0).push(inode_to_integer(stamp.inode));
 }
 
 fn entries<'a, 'k>(known: &'k [Known<'a>]) -> Vec<(&'k Known<'a>, &'a Entry)> {
     known.iter().flat_map(|known| known.listing.entries.iter().map(move |entry| (known, entry))).collect()
-}
-
-async fn count_files(connection: &mut SqliteConnection, directories: &HashSet<i64>) -> Result<u64> {
-    let ids = to_json(directories)?;
-    let count: i64 = sqlx::query_scalar(COUNT_FILES)
-        .bind(ids)
-        .fetch_one(connection)
-        .await
-        .map_err(IndexError::during("count files"))?;
-    Ok(to_count(count))
 }
 
 async fn miscounted(

@@ -15,6 +15,7 @@ use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::lock::{OnBusy, WriteLock, lock_path};
 use super::{Check, Index, IndexError, ReportReader, Result, WorkMark, Writer};
+use crate::index::convert::to_count;
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
 use crate::model::path::escape_path;
 use crate::model::pending::ExtentTotals;
@@ -29,6 +30,7 @@ mod discovery;
 mod pending;
 mod report;
 mod scope;
+mod settle;
 mod summary;
 mod workers;
 mod write_back;
@@ -46,7 +48,7 @@ const CACHE_KIB: &str = "-8192";
 
 /// Pages of write-ahead log before a commit moves them into the file: 16 MiB, so that a commit a
 /// second seldom pays for it.
-const CHECKPOINT_PAGES: &str = "4096";
+const CHECKPOINT_PAGES: &str = "32768";
 
 /// Statement texts kept prepared on a connection: every length of every bulk statement.
 const STATEMENTS: usize = 128;
@@ -229,7 +231,18 @@ impl Index for SqliteIndex {
     }
 
     async fn summary(&self, filter: &ReportFilter) -> Result<Summary> {
-        summary::summary(&mut self.connect().await?, &mut self.connect().await?, filter).await
+        let mut first = self.connect().await?;
+        if filter.is_everything()
+            && let Some(kept) = summary::kept_figures(&mut first).await?
+        {
+            return Ok(kept);
+        }
+        let mut second = self.connect().await?;
+        let summary = summary::summary(&mut first, &mut second, filter).await;
+        for connection in [first, second] {
+            connection.close().await.map_err(IndexError::during("close"))?;
+        }
+        summary
     }
 
     async fn report(&self, filter: &ReportFilter, places: &Places) -> Result<Box<dyn ReportReader>> {
@@ -239,6 +252,16 @@ impl Index for SqliteIndex {
 
     async fn problems(&self, places: &Places, limit: u64) -> Result<Vec<ProblemRow>> {
         summary::problems(&mut self.snapshot().await?, places, limit).await
+    }
+
+    async fn count_files(&self) -> Result<u64> {
+        let files =
+            sqlx::query_scalar("select count(*) from files").fetch_one(&mut self.connect().await?).await;
+        Ok(to_count(files.map_err(IndexError::during("count files"))?))
+    }
+
+    async fn knows(&self, extents: &[Extent]) -> Result<bool> {
+        scope::knows(&mut self.connect().await?, extents).await
     }
 
     async fn extent_totals(&self, extents: &[Extent]) -> Result<ExtentTotals> {

@@ -5,7 +5,8 @@
 //! the write-ahead log from being emptied.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::Deserialize;
@@ -13,6 +14,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::convert::{HexBytes, column, count, read_json, to_json, volume_path};
 use super::scope;
+use super::summary::kept_figures;
 use crate::index::convert::{Jobs, PendingRow, stamp, to_integer};
 use crate::index::{IndexError, PendingReader, Result};
 use crate::model::pending::{Job, PendingTotals, SAMPLE_BYTES, SMALL_FILE, Scope, Stage};
@@ -24,7 +26,7 @@ const WINDOW: i64 = 2048;
 const TEMPORARY_TABLES: &str = "
     create temp table reachable (volume_id integer primary key);
     create temp table pending (
-        id integer primary key, volume_id integer, directory_id integer, name blob,
+        id integer primary key, file_id integer, volume_id integer, directory_id integer, name blob,
         size integer, mtime_ns integer, ctime_ns integer, inode integer)";
 
 /// Sizes that two physical files share, one of them in the scope, and the files of these sizes that
@@ -32,40 +34,43 @@ const TEMPORARY_TABLES: &str = "
 /// ?1: 1 to compare all sizes, 0 to compare only those of files without hash, which is faster if
 /// these are few.
 const SELECT_BY_SIZE: &str = "
-    with null_size (size) as materialized (
-        select distinct size from files where hash is null and sample is null),
+    with unread (id, size) as materialized (
+        select f.id, f.size from files f left join contents c on c.file_id = f.id where c.file_id is null),
     candidate (size) as materialized (
         select size from files
-        where ?1 or size in (select size from null_size)
+        where ?1 or size in (select size from unread)
         group by size
         having (min(inode) <> max(inode) or min(volume_id) <> max(volume_id))
            and max(directory_id in (select directory_id from temp.scope)))
-    insert into temp.pending (volume_id, directory_id, name, size, mtime_ns, ctime_ns, inode)
-    select volume_id, directory_id, name, size, mtime_ns, ctime_ns, inode from files
-    where hash is null and sample is null
-      and (size in (select size from candidate)
-           or (problem is not null and directory_id in (select directory_id from temp.scope)))
-      and volume_id in (select volume_id from temp.reachable)
-    order by volume_id, inode, directory_id, name";
+    insert into temp.pending (file_id, volume_id, directory_id, name, size, mtime_ns, ctime_ns, inode)
+    select f.id, f.volume_id, f.directory_id, f.name, f.size, f.mtime_ns, f.ctime_ns, f.inode
+    from unread u cross join files f on f.id = u.id
+    where (f.size in (select size from candidate)
+           or (f.directory_id in (select directory_id from temp.scope)
+               and exists (select 1 from problems p where p.file_id = f.id)))
+      and f.volume_id in (select volume_id from temp.reachable)
+    order by f.volume_id, f.inode, f.directory_id, f.name";
 
 const SELECT_BY_SAMPLE: &str = "
     with candidate (size, sample) as materialized (
-        select size, sample from files
-        where sample is not null
-        group by size, sample
-        having (min(inode) <> max(inode) or min(volume_id) <> max(volume_id))
-           and max(directory_id in (select directory_id from temp.scope)))
-    insert into temp.pending (volume_id, directory_id, name, size, mtime_ns, ctime_ns, inode)
-    select volume_id, directory_id, name, size, mtime_ns, ctime_ns, inode from files
-    where hash is null and sample is not null
-      and (size, sample) in (select size, sample from candidate)
-      and volume_id in (select volume_id from temp.reachable)
-    order by volume_id, inode, directory_id, name";
+        select c.size, c.sample from contents c cross join files f on f.id = c.file_id
+        where c.sample is not null
+        group by c.size, c.sample
+        having (min(c.inode) <> max(c.inode) or min(c.volume_id) <> max(c.volume_id))
+           and max(f.directory_id in (select directory_id from temp.scope)))
+    insert into temp.pending (file_id, volume_id, directory_id, name, size, mtime_ns, ctime_ns, inode)
+    select f.id, f.volume_id, f.directory_id, f.name, f.size, f.mtime_ns, f.ctime_ns, f.inode
+    from contents c cross join files f on f.id = c.file_id
+    where c.hash is null and c.sample is not null
+      and (c.size, c.sample) in (select size, sample from candidate)
+      and c.volume_id in (select volume_id from temp.reachable)
+    order by f.volume_id, f.inode, f.directory_id, f.name";
 
 const SELECT_EVERYTHING: &str = "
-    insert into temp.pending (volume_id, directory_id, name, size, mtime_ns, ctime_ns, inode)
-    select volume_id, directory_id, name, size, mtime_ns, ctime_ns, inode from files
-    where hash is null and directory_id in (select directory_id from temp.scope)
+    insert into temp.pending (file_id, volume_id, directory_id, name, size, mtime_ns, ctime_ns, inode)
+    select id, volume_id, directory_id, name, size, mtime_ns, ctime_ns, inode from files f
+    where directory_id in (select directory_id from temp.scope)
+      and not exists (select 1 from contents c where c.file_id = f.id and c.hash is not null)
       and volume_id in (select volume_id from temp.reachable)
     order by volume_id, inode, directory_id, name";
 
@@ -77,7 +82,7 @@ const TOTALS: &str = "
 /// A window as one JSON text: sqlx takes 2.5 microseconds for each row it hands over, whatever is in it,
 /// so a window is one row. Names are hexadecimal because they are no text.
 const NEXT: &str = "
-    select json_group_array(json_array(volume_id, directory_id, hex(name), size, mtime_ns, ctime_ns, inode))
+    select json_group_array(json_array(file_id, volume_id, directory_id, hex(name), size, mtime_ns, ctime_ns, inode))
     from (select * from temp.pending where id > ?1 and id <= ?2 order by id)";
 
 /// The paths of directories, of a JSON array of their ids.
@@ -85,16 +90,48 @@ const PATHS: &str = "
     select d.id, d.volume_id, d.path from json_each(?) j join directories d on d.id = j.value";
 
 const MOST_HAVE_NO_HASH: &str = "
-    select count(*) filter (where hash is null and sample is null) * 2 > count(*) from files";
+    select (select count(*) from contents) * 2 < (select count(*) from files)";
 
 async fn most_have_no_hash(connection: &mut SqliteConnection) -> Result<bool> {
     let most = sqlx::query_scalar(MOST_HAVE_NO_HASH).fetch_one(connection).await;
     most.map_err(IndexError::during("select what is to be read"))
 }
 
+/// Makes `temp.pending`; returns how many files there are.
+async fn fill(connection: &mut SqliteConnection, stage: Stage, scope: &Scope) -> Result<u64> {
+    let failed = || IndexError::during("select what is to be read");
+    sqlx::raw_sql(TEMPORARY_TABLES).execute(&mut *connection).await.map_err(failed())?;
+    for volume in &scope.reachable {
+        let insert = sqlx::query("insert or ignore into temp.reachable values (?)").bind(volume.0);
+        insert.execute(&mut *connection).await.map_err(failed())?;
+    }
+    scope::fill(connection, &scope.extents).await?;
+    let select = match stage {
+        Stage::Everything => SELECT_EVERYTHING,
+        Stage::Size => SELECT_BY_SIZE,
+        Stage::Sample => SELECT_BY_SAMPLE,
+    };
+    let mut select = sqlx::query(select);
+    if stage == Stage::Size {
+        select = select.bind(most_have_no_hash(connection).await?);
+    }
+    Ok(select.execute(connection).await.map_err(failed())?.rows_affected())
+}
+
+async fn count_pending(connection: &mut SqliteConnection, stage: Stage) -> Result<PendingTotals> {
+    let row = sqlx::query(TOTALS)
+        .bind(to_integer(SMALL_FILE))
+        .bind(to_integer(SAMPLE_BYTES))
+        .fetch_one(connection)
+        .await
+        .map_err(IndexError::during("select what is to be read"))?;
+    let bytes = count(&row, if stage == Stage::Size { 2 } else { 1 })?;
+    Ok(PendingTotals { files: count(&row, 0)?, bytes })
+}
+
 /// An element of a window.
 #[derive(Deserialize)]
-struct Row(i64, i64, HexBytes, i64, i64, i64, i64);
+struct Row(i64, i64, i64, HexBytes, i64, i64, i64, i64);
 
 /// Reads the selection of one stage.
 pub(super) struct SqlitePending {
@@ -113,33 +150,13 @@ impl SqlitePending {
         scope: &Scope,
         mounts: &MountMap,
     ) -> Result<Self> {
-        let failed = || IndexError::during("select what is to be read");
-        sqlx::raw_sql(TEMPORARY_TABLES).execute(&mut connection).await.map_err(failed())?;
-        for volume in &scope.reachable {
-            let insert = sqlx::query("insert or ignore into temp.reachable values (?)").bind(volume.0);
-            insert.execute(&mut connection).await.map_err(failed())?;
+        let mut totals = PendingTotals::default();
+        let mut last = 0;
+        if kept_figures(&mut connection).await?.is_none() {
+            last = fill(&mut connection, stage, scope).await?;
+            totals = count_pending(&mut connection, stage).await?;
         }
-        scope::fill(&mut connection, &scope.extents).await?;
-        let select = match stage {
-            Stage::Everything => SELECT_EVERYTHING,
-            Stage::Size => SELECT_BY_SIZE,
-            Stage::Sample => SELECT_BY_SAMPLE,
-        };
-        let mut select = sqlx::query(select);
-        if stage == Stage::Size {
-            select = select.bind(most_have_no_hash(&mut connection).await?);
-        }
-        let last = select.execute(&mut connection).await.map_err(failed())?.rows_affected();
-        let row = sqlx::query(TOTALS)
-            .bind(to_integer(SMALL_FILE))
-            .bind(to_integer(SAMPLE_BYTES))
-            .fetch_one(&mut connection)
-            .await
-            .map_err(failed())?;
-        let bytes = count(&row, if stage == Stage::Size { 2 } else { 1 })?;
-        let totals = PendingTotals { files: count(&row, 0)?, bytes };
-        let mounts = mounts.clone();
-        let jobs = Jobs::new(stage, None);
+        let (mounts, jobs) = (mounts.clone(), Jobs::new(stage, None));
         Ok(Self { connection, mounts, totals, position: 0, last: to_integer(last), jobs })
     }
 
@@ -152,13 +169,13 @@ impl SqlitePending {
     }
 
     /// Where the directories of a window are; those without a mount are left out.
-    async fn directories(&mut self, rows: &[Row]) -> Result<HashMap<i64, PathBuf>> {
-        let ids: HashSet<i64> = rows.iter().map(|row| row.1).collect();
+    async fn directories(&mut self, rows: &[Row]) -> Result<HashMap<i64, Arc<Path>>> {
+        let ids: HashSet<i64> = rows.iter().map(|row| row.2).collect();
         let found = sqlx::query(PATHS).bind(to_json(&ids)?).fetch_all(&mut self.connection).await;
         let mut paths = HashMap::with_capacity(ids.len());
         for row in found.map_err(IndexError::during("read what is pending"))? {
             if let Some(path) = self.mounts.absolute(VolumeId(column(&row, 1)?), &volume_path(&row, 2)?) {
-                paths.insert(column(&row, 0)?, path);
+                paths.insert(column(&row, 0)?, path.into());
             }
         }
         Ok(paths)
@@ -177,9 +194,9 @@ impl PendingReader for SqlitePending {
             let rows = self.window().await?;
             let directories = self.directories(&rows).await?;
             for row in rows {
-                let Row(volume, directory, HexBytes(name), size, mtime, ctime, inode) = row;
+                let Row(id, volume, directory, HexBytes(name), size, mtime, ctime, inode) = row;
                 let stamp = stamp(size, mtime, ctime, inode);
-                jobs.extend(self.jobs.take(PendingRow { volume, directory, name, stamp }, &directories));
+                jobs.extend(self.jobs.take(PendingRow { id, volume, directory, name, stamp }, &directories));
             }
         }
         if self.position >= self.last {

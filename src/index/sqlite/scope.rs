@@ -1,7 +1,10 @@
 //! Subtrees as a set of directories, for statements to look rows up in.
 
-use sqlx::sqlite::SqliteConnection;
+use sqlx::Sqlite;
+use sqlx::query::Query;
+use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 
+use super::convert::column;
 use crate::index::convert::below;
 use crate::index::{IndexError, Result};
 use crate::model::volume::Extent;
@@ -12,6 +15,10 @@ const ADD: &str = "
     insert or ignore into temp.scope
     select id from directories where volume_id = ?1 and (path = ?2 or (path >= ?3 and path < ?4))";
 
+const KNOWS: &str = "
+    select exists (
+        select 1 from directories where volume_id = ?1 and (path = ?2 or (path >= ?3 and path < ?4)))";
+
 /// Fills `temp.scope (directory_id)` with the directories of these subtrees, and no others.
 pub(super) async fn fill(connection: &mut SqliteConnection, extents: &[Extent]) -> Result<()> {
     let failed = || IndexError::during("select directories");
@@ -19,9 +26,24 @@ pub(super) async fn fill(connection: &mut SqliteConnection, extents: &[Extent]) 
         sqlx::query(statement).execute(&mut *connection).await.map_err(failed())?;
     }
     for extent in extents {
-        let (low, high) = below(&extent.path);
-        let add = sqlx::query(ADD).bind(extent.volume.0).bind(extent.path.as_bytes()).bind(low).bind(high);
-        add.execute(&mut *connection).await.map_err(failed())?;
+        of_subtree(ADD, extent).execute(&mut *connection).await.map_err(failed())?;
     }
     Ok(())
+}
+
+/// True if there is a directory in one of these subtrees.
+pub(super) async fn knows(connection: &mut SqliteConnection, extents: &[Extent]) -> Result<bool> {
+    for extent in extents {
+        let known = of_subtree(KNOWS, extent).fetch_one(&mut *connection).await;
+        if column(&known.map_err(IndexError::during("look for a directory"))?, 0)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A statement over the directories of a subtree.
+fn of_subtree(text: &'static str, extent: &Extent) -> Query<'static, Sqlite, SqliteArguments> {
+    let (low, high) = below(&extent.path);
+    sqlx::query(text).bind(extent.volume.0).bind(extent.path.as_bytes().to_vec()).bind(low).bind(high)
 }

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
+use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqliteConnection;
 
 use super::convert::{column, count, volume_path};
@@ -14,54 +15,107 @@ use crate::model::pending::ExtentTotals;
 use crate::model::volume::{Extent, Places, VolumeId};
 
 const CREATE_GROUPS: &str = "
-    create temp table groups (id integer primary key, size integer, hash blob, files integer)";
+    create temp table groups (id integer primary key, size integer, hash blob, files integer, names integer)";
 
-/// ?1: the smallest size; ?2: 1 for all directories, 0 for those in the scope. ?3: the number
-/// of volumes; an inode alone is a physical file if there is but one.
-const SELECT_GROUPS: &str = "
-    insert into temp.groups (size, hash, files)
-    select size, hash, files from (
-        select size, hash,
-               count(distinct case ?3 when 1 then inode else volume_id || ' ' || inode end) files
-        from files
-        where hash is not null and size >= ?1
-          and (?2 or directory_id in (select directory_id from temp.scope))
-        group by hash, size having count(*) > 1)
-    where files > 1";
+/// ?1: the smallest size. Without a scope, the index over hashes holds all that is asked for, in order.
+fn select_groups_text(everywhere: bool, volumes: i64) -> String {
+    // An inode alone is a physical file if there is but one volume.
+    let physical = if volumes == 1 { "c.inode" } else { "c.volume_id || ' ' || c.inode" };
+    let in_scope = if everywhere { "" } else { IN_SCOPE };
+    format!(
+        "insert into temp.groups (size, hash, files, names)
+        select size, hash, files, names from (
+            select c.size, c.hash, count(distinct {physical}) files, count(*) names from contents c
+            where c.hash is not null and c.size >= ?1 {in_scope}
+            group by c.hash, c.size having count(*) > 1)
+        where files > 1"
+    )
+}
+
+const IN_SCOPE: &str = "
+    and c.file_id in (select id from files where directory_id in (select directory_id from temp.scope))";
 
 const GROUP_FIGURES: &str = "
     select count(*), coalesce(sum(files - 1), 0), coalesce(sum(size * (files - 1)), 0) from temp.groups";
 
 const FILE_FIGURES: &str = "
-    select count(*), coalesce(sum(f.size), 0), count(f.problem) from files f
-    where ?1 or f.directory_id in (select directory_id from temp.scope)";
+    select count(*), coalesce(sum(size), 0), (
+        select count(*) from problems p join files f on f.id = p.file_id
+        where ?1 or f.directory_id in (select directory_id from temp.scope))
+    from files where ?1 or directory_id in (select directory_id from temp.scope)";
 
 const DIRECTORY_PROBLEMS: &str = "
     select count(d.problem) from directories d
     where d.problem is not null and (?1 or d.id in (select directory_id from temp.scope))";
 
-/// Only the sizes of files without hash are compared: few, once most is done.
-/// What a next run would read, but for what it could not read before.
+/// What a next run would read, but for what it could not read before. Only the sizes of files without hash are
+/// compared, and samples only if one of them waits for its hash: few, once most is done.
 const PENDING_FIGURES: &str = "
-    with null_size (size) as materialized (
-        select distinct size from files where hash is null and sample is null),
+    with unread (id, size) as materialized (
+        select f.id, f.size from files f left join contents c on c.file_id = f.id where c.file_id is null),
     by_size (size) as materialized (
-        select size from files where size in (select size from null_size)
+        select size from files where size in (select size from unread)
         group by size
         having min(inode) <> max(inode) or min(volume_id) <> max(volume_id)),
     by_sample (size, sample) as materialized (
-        select size, sample from files where sample is not null
+        select size, sample from contents where sample is not null
         group by size, sample
-        having min(inode) <> max(inode) or min(volume_id) <> max(volume_id))
-    select count(*), coalesce(sum(size), 0) from files
-    where hash is null and problem is null
-      and (?1 or directory_id in (select directory_id from temp.scope))
-      and (directory_id in (select directory_id from temp.hashed_wholly)
-           or case when sample is null then size in (select size from by_size)
-                   else (size, sample) in (select size, sample from by_sample) end)";
+        having min(inode) <> max(inode) or min(volume_id) <> max(volume_id)),
+    pending (id, is_wanted) as (
+        select id, size in (select size from by_size) from unread
+        union all
+        select file_id, (size, sample) in (select size, sample from by_sample) from contents where hash is null)
+    select count(*), coalesce(sum(f.size), 0) from pending p cross join files f on f.id = p.id
+    where (p.is_wanted or f.directory_id in (select directory_id from temp.hashed_wholly))
+      and (?1 or f.directory_id in (select directory_id from temp.scope))
+      and not exists (select 1 from problems where file_id = p.id)";
 
-/// The figures of a filter. Two connections share the work: the sorts take as long as everything else
-/// together. While another process writes, the two may see moments a commit apart.
+const READ_FIGURES: &str = "select files, bytes, groups, redundant_files, reclaimable_bytes from figures";
+
+const KEEP_FIGURES: &str = "
+    insert into figures (files, bytes, groups, redundant_files, reclaimable_bytes)
+    select ?1, ?2, ?3, ?4, ?5 where not exists (select 1 from figures)";
+
+const FORGET_FIGURES: &str = "delete from figures";
+
+/// The figures of the whole index if they were kept: then nothing is left to be read.
+pub(super) async fn kept_figures(connection: &mut SqliteConnection) -> Result<Option<Summary>> {
+    let kept = sqlx::query(READ_FIGURES).fetch_optional(connection).await;
+    let Some(row) = kept.map_err(IndexError::during("read the figures"))? else { return Ok(None) };
+    Ok(Some(Summary {
+        files: count(&row, 0)?,
+        bytes: count(&row, 1)?,
+        groups: count(&row, 2)?,
+        redundant_files: count(&row, 3)?,
+        reclaimable_bytes: count(&row, 4)?,
+        ..Summary::default()
+    }))
+}
+
+/// Keeps the figures of the whole index, if nothing is left to be read and nothing failed.
+pub(super) async fn keep_figures(connection: &mut SqliteConnection, summary: &Summary) -> Result<()> {
+    if summary.pending_files == 0 && summary.problems == 0 {
+        let kept = sqlx::query(KEEP_FIGURES)
+            .bind(to_integer(summary.files))
+            .bind(to_integer(summary.bytes))
+            .bind(to_integer(summary.groups))
+            .bind(to_integer(summary.redundant_files))
+            .bind(to_integer(summary.reclaimable_bytes))
+            .execute(connection)
+            .await;
+        kept.map_err(IndexError::during("keep the figures"))?;
+    }
+    Ok(())
+}
+
+/// To be called in the transaction that changes any of them.
+pub(super) async fn forget_figures(connection: &mut SqliteConnection) -> Result<()> {
+    let forgotten = sqlx::query(FORGET_FIGURES).execute(connection).await;
+    forgotten.map(drop).map_err(IndexError::during("forget the figures"))
+}
+
+/// The figures of a filter. Two connections share the work; while another process writes, they may see moments
+/// a commit apart.
 pub(super) async fn summary(
     first: &mut SqliteConnection,
     second: &mut SqliteConnection,
@@ -78,6 +132,11 @@ pub(super) async fn select_groups(
     filter: &ReportFilter,
 ) -> Result<Summary> {
     let groups = find_groups(connection, filter).await?;
+    if filter.is_everything()
+        && let Some(kept) = kept_figures(connection).await?
+    {
+        return Ok(kept);
+    }
     Ok(with_groups(count_all(connection, filter).await?, groups))
 }
 
@@ -89,15 +148,10 @@ async fn find_groups(connection: &mut SqliteConnection, filter: &ReportFilter) -
     let failed = || IndexError::during("find the groups");
     scope::fill(connection, filter.under.as_deref().unwrap_or_default()).await?;
     let volumes = sqlx::query_scalar("select count(*) from volumes").fetch_one(&mut *connection).await;
-    let volumes: i64 = volumes.map_err(failed())?;
+    let text = select_groups_text(filter.under.is_none(), volumes.map_err(failed())?);
     sqlx::query(CREATE_GROUPS).execute(&mut *connection).await.map_err(failed())?;
-    sqlx::query(SELECT_GROUPS)
-        .bind(to_integer(filter.min_size))
-        .bind(filter.under.is_none())
-        .bind(volumes)
-        .execute(&mut *connection)
-        .await
-        .map_err(failed())?;
+    let select = sqlx::query(AssertSqlSafe(text)).bind(to_integer(filter.min_size));
+    select.execute(&mut *connection).await.map_err(failed())?;
     let figures = sqlx::query(GROUP_FIGURES).fetch_one(connection).await.map_err(failed())?;
     Ok((count(&figures, 0)?, count(&figures, 1)?, count(&figures, 2)?))
 }
@@ -140,8 +194,8 @@ async fn mark_hashed_wholly(connection: &mut SqliteConnection) -> Result<()> {
 const PROBLEMS: &str = "
     select d.volume_id, d.path, null, d.problem from directories d where d.problem is not null
     union all
-    select d.volume_id, d.path, f.name, f.problem from files f join directories d on d.id = f.directory_id
-    where f.problem is not null
+    select d.volume_id, d.path, f.name, p.problem
+    from problems p join files f on f.id = p.file_id join directories d on d.id = f.directory_id
     order by 1, 2, 3
     limit ?";
 
@@ -163,8 +217,8 @@ pub(super) async fn problems(
 }
 
 const EXTENT_TOTALS: &str = "
-    select count(*), coalesce(sum(size), 0), count(problem) from files
-    where directory_id in (select directory_id from temp.scope)";
+    select count(*), coalesce(sum(f.size), 0), count(p.file_id) from files f left join problems p on p.file_id = f.id
+    where f.directory_id in (select directory_id from temp.scope)";
 
 const EXTENT_DIRECTORIES: &str = "
     select count(*), count(problem) from directories where id in (select directory_id from temp.scope)";

@@ -1,107 +1,192 @@
 //! Writing back what was read.
 //!
-//! Guarded: a row is only touched if it still has the stamp it was read with. A row that was
-//! removed meanwhile is not brought back.
+//! A file that changed meanwhile, or was removed, has another row or none: what was read of the one
+//! before finds no row, and is dropped.
 
 use sqlx::sqlite::SqliteConnection;
 
-use super::bulk::{Binder, Bulk};
-
-use crate::index::Result;
+use super::bulk::Bulk;
+use super::convert::to_json;
 use crate::index::convert::{inode_to_integer, sample_bytes, to_integer};
+use crate::index::{IndexError, Result};
 use crate::model::digest::{Digest, Sample};
 use crate::model::listing::Problem;
 use crate::model::pending::{Finding, Outcome};
 use crate::model::stamp::{Nanos, Stamp};
 
-const WRITE_CONTENT: Bulk = Bulk {
+/// Rows in a statement that takes them as one argument.
+const HASHES_AT_ONCE: usize = 8192;
+
+/// What most files get, a hash and nothing else: the rows as a JSON array (?1), the hashes as one blob (?2). Two
+/// arguments for thousands of rows: an argument of its own for each value takes longer than the insertion.
+const WRITE_HASHES: &str = "
+    insert into contents (file_id, hash, size, inode, volume_id)
+    select f.id, substr(?2, j.key * 32 + 1, 32), f.size, f.inode, f.volume_id
+    from json_each(?1) j cross join files f on f.id = j.value
+    where true
+    on conflict (file_id) do update set hash = excluded.hash, recheck = 0";
+
+/// What has a sample, or has to be read again.
+const WRITE_CONTENTS: Bulk = Bulk {
     operation: "write hashes",
-    head: "update files set
-        sample = coalesce(v.column7, files.sample), hash = coalesce(v.column8, files.hash),
-        recheck = v.column9, ctime_ns = v.column10, problem = null
-        from (values ",
-    row: "(?,?,?,?,?,?,?,?,?,?)",
-    tail: ") v where files.directory_id = v.column1 and files.name = v.column2
-        and files.size = v.column3 and files.mtime_ns = v.column4
-        and files.ctime_ns = v.column5 and files.inode = v.column6",
+    head: "insert into contents (file_id, hash, sample, recheck, size, inode, volume_id)
+        select f.id, v.column2, v.column3, v.column4, f.size, f.inode, f.volume_id from (values ",
+    row: "(?,?,?,?)",
+    tail: ") v cross join files f on f.id = v.column1 where true
+        on conflict (file_id) do update set
+        hash = coalesce(excluded.hash, hash), sample = coalesce(excluded.sample, sample), recheck = excluded.recheck",
 };
 
-/// The hash stays NULL: what could not be read, or is not what it was, matches nothing.
-const WRITE_TROUBLE: Bulk = Bulk {
+/// Of files whose permissions, owner or links changed since they were listed.
+const WRITE_CTIMES: Bulk = Bulk {
+    operation: "write hashes",
+    head: "update files set ctime_ns = v.column2 from (values ",
+    row: "(?,?)",
+    tail: ") v where files.id = v.column1",
+};
+
+const HAS_PROBLEMS: &str = "select exists (select 1 from problems)";
+
+const FORGET_PROBLEMS: &str = "delete from problems where file_id in (select value from json_each(?))";
+
+/// What has to be read again must be looked at again, whatever its directory's listing says.
+const FORGET_FINGERPRINTS: &str = "
+    update directories set fingerprint = null
+    where id in (select f.directory_id from json_each(?) j cross join files f on f.id = j.value)";
+
+/// There is no hash any more: what could not be read, or is not what it was, matches nothing.
+const FORGET_CONTENTS: &str = "delete from contents where file_id in (select value from json_each(?))";
+
+const WRITE_STAMPS: Bulk = Bulk {
     operation: "write problems",
-    head: "update files set
-        size = v.column7, mtime_ns = v.column8, ctime_ns = v.column9, inode = v.column10,
-        sample = null, hash = null, problem = v.column11
+    head: "update files set size = v.column2, mtime_ns = v.column3, ctime_ns = v.column4, inode = v.column5
         from (values ",
-    row: "(?,?,?,?,?,?,?,?,?,?,?)",
-    tail: ") v where files.directory_id = v.column1 and files.name = v.column2
-        and files.size = v.column3 and files.mtime_ns = v.column4
-        and files.ctime_ns = v.column5 and files.inode = v.column6",
+    row: "(?,?,?,?,?)",
+    tail: ") v where files.id = v.column1",
 };
 
-/// What one row takes over.
-struct Content<'a> {
-    outcome: &'a Outcome,
-    sample: Option<Sample>,
+const WRITE_PROBLEMS: Bulk = Bulk {
+    operation: "write problems",
+    head: "insert into problems (file_id, problem) select f.id, v.column2 from (values ",
+    row: "(?,?)",
+    tail: ") v cross join files f on f.id = v.column1 where true
+        on conflict (file_id) do update set problem = excluded.problem",
+};
+
+/// What a file is known to hold.
+struct Content {
+    id: i64,
     digest: Option<Digest>,
-    ctime: Nanos,
+    sample: Option<Sample>,
     racy: bool,
 }
 
-type Trouble<'a> = (&'a Outcome, Stamp, String);
+/// Outcomes by the statements that write them.
+#[derive(Default)]
+struct Sorted {
+    plain: Vec<(i64, Digest)>,
+    contents: Vec<Content>,
+    ctimes: Vec<(i64, Nanos)>,
+    stamps: Vec<(i64, Stamp)>,
+    problems: Vec<(i64, String)>,
+}
 
-pub(super) async fn write_outcomes(connection: &mut SqliteConnection, outcomes: &[Outcome]) -> Result<u64> {
-    let mut contents: Vec<Content<'_>> = Vec::with_capacity(outcomes.len());
-    let mut troubles: Vec<Trouble<'_>> = Vec::new();
-    for outcome in outcomes {
-        match &outcome.finding {
-            Finding::Hashed { digest, sample, ctime, racy } => {
-                let (digest, ctime, racy) = (Some(*digest), *ctime, *racy);
-                contents.push(Content { outcome, sample: *sample, digest, ctime, racy });
+impl Sorted {
+    fn add(&mut self, outcome: &Outcome) {
+        let id = outcome.key.id.0;
+        let (digest, sample, ctime, racy) = match &outcome.finding {
+            Finding::Hashed { digest, sample, ctime, racy } => (Some(*digest), *sample, *ctime, *racy),
+            Finding::Sampled { sample, ctime, racy } => (None, Some(*sample), *ctime, *racy),
+            Finding::Changed(now) => {
+                self.stamps.push((id, *now));
+                self.problems.push((id, Problem::Changed.to_text()));
+                return;
             }
-            Finding::Sampled { sample, ctime, racy } => {
-                let (sample, ctime, racy) = (Some(*sample), *ctime, *racy);
-                contents.push(Content { outcome, sample, digest: None, ctime, racy });
+            Finding::Failed(problem) => {
+                self.problems.push((id, problem.to_text()));
+                return;
             }
-            Finding::Changed(now) => troubles.push((outcome, *now, Problem::Changed.to_text())),
-            Finding::Failed(problem) => troubles.push((outcome, outcome.expected, problem.to_text())),
+        };
+        if ctime != outcome.expected.ctime {
+            self.ctimes.push((id, ctime));
+        }
+        match digest {
+            Some(digest) if sample.is_none() && !racy => self.plain.push((id, digest)),
+            _ => self.contents.push(Content { id, digest, sample, racy }),
         }
     }
+}
+
+pub(super) async fn write_outcomes(connection: &mut SqliteConnection, outcomes: &[Outcome]) -> Result<()> {
+    let failed = || IndexError::during("write hashes");
+    let mut sorted = Sorted::default();
+    for outcome in outcomes {
+        sorted.add(outcome);
+    }
+    let Sorted { mut plain, mut contents, ctimes, stamps, problems } = sorted;
     // In the order of the rows, so that a page of the table is changed once.
-    contents.sort_unstable_by(|a, b| row_order(a.outcome).cmp(&row_order(b.outcome)));
+    plain.sort_unstable_by_key(|(id, _)| *id);
+    contents.sort_unstable_by_key(|content| content.id);
 
-    let mut written = WRITE_CONTENT
+    let has_problems: bool =
+        sqlx::query_scalar(HAS_PROBLEMS).fetch_one(&mut *connection).await.map_err(failed())?;
+    if has_problems {
+        let known: Vec<i64> =
+            plain.iter().map(|(id, _)| *id).chain(contents.iter().map(|content| content.id)).collect();
+        say(connection, FORGET_PROBLEMS, &known).await?;
+    }
+    let racy: Vec<i64> = contents.iter().filter(|content| content.racy).map(|content| content.id).collect();
+    say(connection, FORGET_FINGERPRINTS, &racy).await?;
+
+    for chunk in plain.chunks(HASHES_AT_ONCE) {
+        let ids: Vec<i64> = chunk.iter().map(|(id, _)| *id).collect();
+        let hashes: Vec<u8> = chunk.iter().flat_map(|(_, digest)| digest.0).collect();
+        let inserted =
+            sqlx::query(WRITE_HASHES).bind(to_json(&ids)?).bind(hashes).execute(&mut *connection).await;
+        inserted.map_err(failed())?;
+    }
+    WRITE_CONTENTS
         .execute(connection, &contents, |binder, content| {
-            push_row(binder, content.outcome);
-            binder.push(sample_bytes(content.sample)).push(content.digest.map(|digest| digest.0.to_vec()));
-            binder.push(i64::from(content.racy)).push(content.ctime.0);
+            binder.push(content.id).push(content.digest.map(|digest| digest.0.to_vec()));
+            binder.push(sample_bytes(content.sample)).push(i64::from(content.racy));
         })
         .await?;
-    written += WRITE_TROUBLE
-        .execute(connection, &troubles, |binder, (outcome, now, problem)| {
-            push_row(binder, outcome);
-            push_stamp(binder, *now);
-            binder.push(problem.as_str());
+    WRITE_CTIMES
+        .execute(connection, &ctimes, |binder, (id, ctime)| {
+            binder.push(*id).push(ctime.0);
         })
         .await?;
-    Ok(written)
+    write_troubles(connection, &stamps, &problems).await
 }
 
-fn row_order(outcome: &Outcome) -> (i64, &[u8]) {
-    (outcome.key.directory.0, &outcome.key.name)
+async fn write_troubles(
+    connection: &mut SqliteConnection,
+    stamps: &[(i64, Stamp)],
+    problems: &[(i64, String)],
+) -> Result<()> {
+    let ids: Vec<i64> = problems.iter().map(|(id, _)| *id).collect();
+    say(connection, FORGET_CONTENTS, &ids).await?;
+    WRITE_STAMPS
+        .execute(connection, stamps, |binder, (id, stamp)| {
+            binder.push(*id).push(to_integer(stamp.size)).push(stamp.mtime.0).push(stamp.ctime.0);
+            binder.push(inode_to_integer(stamp.inode));
+        })
+        .await?;
+    WRITE_PROBLEMS
+        .execute(connection, problems, |binder, (id, problem)| {
+            binder.push(*id).push(problem.as_str());
+        })
+        .await?;
+    Ok(())
 }
 
-fn push_row(binder: &mut Binder, outcome: &Outcome) {
-    binder.push(outcome.key.directory.0).push(&*outcome.key.name);
-    push_stamp(binder, outcome.expected);
-}
-
-fn push_stamp(binder: &mut Binder, stamp: Stamp) {
-    binder
-        .push(to_integer(stamp.size))
-        .push(stamp.mtime.0)
-        .push(stamp.ctime.0)
-        .push(inode_to_integer(stamp.inode));
+/// Says something of rows, if there are any.
+async fn say(connection: &mut SqliteConnection, statement: &'static str, ids: &[i64]) -> Result<()> {
+    if !ids.is_empty() {
+        let said = sqlx::query(statement).bind(to_json(&ids)?).execute(connection).await;
+        said.map_err(IndexError::during("write hashes"))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -115,12 +200,18 @@ mod tests {
         let on_busy = crate::index::lock::OnBusy::Fail;
         let index = super::super::SqliteIndex::create(&directory.path().join("i.db"), on_busy).await.unwrap();
         let mut connection = index.connect().await.unwrap();
-        for bulk in [WRITE_CONTENT, WRITE_TROUBLE] {
-            let text = format!("explain query plan {}", bulk.text(1024));
+        let bulk = [WRITE_CONTENTS, WRITE_CTIMES, WRITE_STAMPS, WRITE_PROBLEMS].map(|bulk| bulk.text(1024));
+        for text in bulk.into_iter().chain([WRITE_HASHES, FORGET_FINGERPRINTS].map(str::to_owned)) {
+            let text = format!("explain query plan {text}");
             let plan: Vec<(i64, i64, i64, String)> =
                 sqlx::query_as(sqlx::AssertSqlSafe(text)).fetch_all(&mut connection).await.unwrap();
-            let looked_up = "SEARCH files USING PRIMARY KEY (directory_id=? AND name=?)";
-            assert!(plan.iter().any(|(.., step)| step == looked_up), "{plan:?}");
+            let looked_up = plan.iter().any(|(.., step)| {
+                step.starts_with("SEARCH f") && step.ends_with("USING INTEGER PRIMARY KEY (rowid=?)")
+            });
+            assert!(
+                looked_up && plan.iter().all(|(.., step)| step != "SCAN f" && step != "SCAN files"),
+                "{plan:?}"
+            );
         }
     }
 }

@@ -8,9 +8,11 @@ use async_trait::async_trait;
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
 
-use super::{SqliteIndex, catalog, discovery, pending, workers, write_back};
+use super::settle::{HashIndex, empty_log};
+use super::{SqliteIndex, catalog, discovery, pending, summary, workers, write_back};
 use crate::index::lock::WriteLock;
-use crate::index::{IndexError, PendingReader, Result, Writer};
+use crate::index::{Index as _, IndexError, PendingReader, Result, Writer, Written};
+use crate::model::group::ReportFilter;
 use crate::model::listing::Listing;
 use crate::model::pending::{Outcome, Scope, Stage};
 use crate::model::scan::{RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
@@ -30,6 +32,7 @@ pub(super) struct SqliteWriter {
     participant: Participant,
     pace: Pace,
     state: discovery::DiscoveryState,
+    hash_index: HashIndex,
     in_transaction: bool,
     // Last, so that it is given back after the connection is closed.
     _lock: WriteLock,
@@ -45,6 +48,7 @@ impl SqliteWriter {
         let mut connection = index.connect().await?;
         let result = sqlx::raw_sql(discovery::TEMPORARY_TABLES).execute(&mut connection).await;
         result.map_err(IndexError::during("prepare to write"))?;
+        let hash_index = HashIndex::look(&mut connection).await?;
         let mut writer = Self {
             index,
             connection,
@@ -52,6 +56,7 @@ impl SqliteWriter {
             participant: participant.clone(),
             pace: Pace::start(&participant.progress),
             state: discovery::DiscoveryState::default(),
+            hash_index,
             in_transaction: false,
             _lock: lock,
         };
@@ -75,6 +80,10 @@ impl SqliteWriter {
 
 #[async_trait(?Send)]
 impl Writer for SqliteWriter {
+    async fn is_alone(&mut self) -> Result<bool> {
+        Ok(true)
+    }
+
     async fn commit(&mut self) -> Result<()> {
         if self.in_transaction {
             if self.pace.elapsed() >= SIGN_OF_LIFE {
@@ -99,10 +108,15 @@ impl Writer for SqliteWriter {
     }
 
     async fn put_root(&mut self, extent: &Extent, path: &Path, settings: &ScanSettings) -> Result<RootId> {
+        // With --hash-all files count as pending that did not before.
+        if settings.hash_all {
+            summary::forget_figures(self.transaction().await?).await?;
+        }
         catalog::put_root(self.transaction().await?, extent, path, settings).await
     }
 
     async fn remove_root(&mut self, root: Option<RootId>, extents: &[Extent]) -> Result<u64> {
+        summary::forget_figures(self.transaction().await?).await?;
         catalog::remove_root(self.transaction().await?, root, extents).await
     }
 
@@ -111,9 +125,14 @@ impl Writer for SqliteWriter {
         catalog::begin_scan(self.transaction().await?, root, kind, worker).await
     }
 
-    async fn write_listings(&mut self, scan: ScanId, listings: &[Listing]) -> Result<ScanCounts> {
+    async fn write_listings(&mut self, scan: ScanId, listings: &[Listing]) -> Result<Written> {
         self.transaction().await?;
-        discovery::write_listings(&mut self.connection, &mut self.state, scan, listings).await
+        let written =
+            discovery::write_listings(&mut self.connection, &mut self.state, scan, listings).await?;
+        if written.counts.have_changes() || listings.iter().any(Listing::is_unreadable) {
+            summary::forget_figures(&mut self.connection).await?;
+        }
+        Ok(written)
     }
 
     async fn finish_discovery(
@@ -124,7 +143,11 @@ impl Writer for SqliteWriter {
         linked: &[Extent],
     ) -> Result<u64> {
         self.state.in_pieces.clear();
-        discovery::finish(self.transaction().await?, scan, root, extents, linked).await
+        let removed = discovery::finish(self.transaction().await?, scan, root, extents, linked).await?;
+        if removed > 0 {
+            summary::forget_figures(&mut self.connection).await?;
+        }
+        Ok(removed)
     }
 
     async fn pending(
@@ -137,8 +160,11 @@ impl Writer for SqliteWriter {
         Ok(Box::new(pending::SqlitePending::select(connection, stage, scope, mounts).await?))
     }
 
-    async fn write_outcomes(&mut self, outcomes: &[Outcome]) -> Result<u64> {
-        write_back::write_outcomes(self.transaction().await?, outcomes).await
+    async fn write_outcomes(&mut self, outcomes: Vec<Outcome>) -> Result<()> {
+        self.transaction().await?;
+        summary::forget_figures(&mut self.connection).await?;
+        self.hash_index.expect(&mut self.connection, outcomes.len()).await?;
+        write_back::write_outcomes(&mut self.connection, &outcomes).await
     }
 
     async fn end_scan(
@@ -149,6 +175,20 @@ impl Writer for SqliteWriter {
         error: Option<&str>,
     ) -> Result<()> {
         catalog::end_scan(self.transaction().await?, scan, status, counts, error).await
+    }
+
+    async fn settle(&mut self) -> Result<()> {
+        self.commit().await?;
+        self.transaction().await?;
+        // They do not wait for each other, and one alone leaves a core idle.
+        let (made, moved) = tokio::join!(self.hash_index.make(&mut self.connection), empty_log(&self.index));
+        made.and(moved)?;
+        self.commit().await?;
+        let everything = ReportFilter::default();
+        let (summary, moved) = tokio::join!(self.index.summary(&everything), empty_log(&self.index));
+        moved?;
+        summary::keep_figures(self.transaction().await?, &summary?).await?;
+        self.commit().await
     }
 
     async fn close(mut self: Box<Self>) -> Result<()> {

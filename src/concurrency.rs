@@ -1,0 +1,265 @@
+//! How many threads work at once: one for each processor while everything comes from memory, more while a
+//! disk or a network is waited for.
+//!
+//! A processor gains nothing from more threads than it can run, and loses time changing between them; a disk
+//! answers faster the more requests it can choose from, up to a number that nobody tells (virtual disks call
+//! themselves rotational, and rotating ones hide behind caches). So it is measured: how long requests take says
+//! which of the two is waited for, and while it is the disk, the number follows what it is seen to get done.
+
+use std::ops::ControlFlow;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The bounds between which threads may be at work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Threads {
+    /// While nothing is waited for.
+    pub least: usize,
+    /// While it pays.
+    pub most: usize,
+}
+
+/// What a request may take that is answered from memory, with or without a system call or two around it. A
+/// solid disk takes 80 microseconds for one, a rotating one 5,000.
+const FROM_MEMORY: Duration = Duration::from_micros(50);
+
+/// What memory delivers at least while many threads ask for it: a byte in a nanosecond.
+const BYTES_PER_NANOSECOND: u64 = 1;
+
+/// Bytes that take a disk about as long as finding the place where they are.
+const BYTES_LIKE_A_REQUEST: u64 = 64 * 1024;
+
+/// How long a number of threads is tried, and with how many requests at least.
+const TRIAL: Duration = Duration::from_millis(200);
+const TRIAL_REQUESTS: u64 = 64;
+
+/// Requests of a thread that are noted together.
+const NOTED_AT_ONCE: u64 = 16;
+
+/// A change in what gets done that is more than chance: a twentieth.
+const NOTICEABLE: u64 = 20;
+
+/// Lets as many threads work as are worth it.
+#[derive(Debug)]
+pub struct Concurrency {
+    threads: Threads,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    working: usize,
+    allowed: usize,
+    has_ended: bool,
+    trial: Trial,
+    /// What got done in the last trial, in bytes a second.
+    before: Option<u64>,
+    /// True if the next trial gets more threads than the last.
+    rising: bool,
+}
+
+/// The requests since a moment.
+#[derive(Debug)]
+struct Trial {
+    began: Instant,
+    answered: Answered,
+}
+
+/// Requests that were answered.
+#[derive(Debug, Clone, Copy, Default)]
+struct Answered {
+    requests: u64,
+    /// Those of them that were not answered from memory.
+    waited: u64,
+    bytes: u64,
+}
+
+impl Threads {
+    /// So many, whatever is measured.
+    pub fn exactly(number: usize) -> Self {
+        Self { least: number, most: number }
+    }
+}
+
+impl Concurrency {
+    /// Begins with the least number of threads.
+    pub fn new(threads: Threads) -> Self {
+        let trial = Trial { began: Instant::now(), answered: Answered::default() };
+        let state =
+            State { working: 0, allowed: threads.least, has_ended: false, trial, before: None, rising: true };
+        Self { threads, state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// Divides tasks among the threads of a pool, until `next` has none or `work` breaks off; blocks until
+    /// then. Each thread has something of its own, made by `begin`; to the meter `work` says how long
+    /// requests took.
+    ///
+    /// A thread that may work goes on with the next task, and one that may not sleeps and holds none: to change
+    /// threads between tasks would cost as much as a small task.
+    pub fn divide<T, S>(
+        &self,
+        pool: &rayon::ThreadPool,
+        next: impl Fn() -> Option<T> + Sync,
+        begin: impl Fn() -> S + Sync,
+        work: impl Fn(T, &mut S, &mut Meter<'_>) -> ControlFlow<()> + Sync,
+    ) {
+        pool.broadcast(|_| {
+            let mut own = begin();
+            let mut meter = self.meter();
+            while self.take_place() {
+                let ended = loop {
+                    let Some(task) = next() else { break true };
+                    if work(task, &mut own, &mut meter).is_break() {
+                        break true;
+                    }
+                    if self.lock().is_crowded() {
+                        break false;
+                    }
+                };
+                self.give_place(ended);
+            }
+        });
+    }
+
+    /// For one thread.
+    pub fn meter(&self) -> Meter<'_> {
+        Meter { concurrency: self, answered: Answered::default() }
+    }
+
+    /// Waits until this thread may work; false if there is no more work.
+    fn take_place(&self) -> bool {
+        let mut state = self.lock();
+        while !state.has_ended && state.working >= state.allowed {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.working += 1;
+        !state.has_ended
+    }
+
+    fn give_place(&self, ended: bool) {
+        let mut state = self.lock();
+        state.working -= 1;
+        state.has_ended |= ended;
+        drop(state);
+        if ended {
+            self.changed.notify_all();
+        }
+    }
+
+    fn note(&self, answered: Answered) {
+        let mut state = self.lock();
+        state.trial.answered += answered;
+        let elapsed = state.trial.began.elapsed();
+        if elapsed < TRIAL || state.trial.answered.requests < TRIAL_REQUESTS {
+            return;
+        }
+        state.decide(self.threads, elapsed);
+        state.trial = Trial { began: Instant::now(), answered: Answered::default() };
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_crowded(&self) -> bool {
+        self.working > self.allowed
+    }
+
+    /// Climbs towards the number of threads with which most gets done: twice as many, or half as many, and
+    /// back when it was worse.
+    fn decide(&mut self, Threads { least, most }: Threads, elapsed: Duration) {
+        let Answered { requests, waited, bytes } = self.trial.answered;
+        if waited * 2 < requests {
+            (self.allowed, self.before, self.rising) = (least, None, true);
+            return;
+        }
+        let elapsed = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
+        let done = (bytes + requests * BYTES_LIKE_A_REQUEST).saturating_mul(1_000_000) / elapsed;
+        if self.before.is_some_and(|before| done < before - before / NOTICEABLE) {
+            self.rising = !self.rising;
+        }
+        self.before = Some(done);
+        self.allowed = if self.rising { self.allowed * 2 } else { self.allowed / 2 }.clamp(least, most);
+    }
+}
+
+impl std::ops::AddAssign for Answered {
+    fn add_assign(&mut self, other: Self) {
+        self.requests += other.requests;
+        self.waited += other.waited;
+        self.bytes += other.bytes;
+    }
+}
+
+/// Takes down how long a thread's requests take.
+#[derive(Debug)]
+pub struct Meter<'a> {
+    concurrency: &'a Concurrency,
+    answered: Answered,
+}
+
+impl Meter<'_> {
+    /// Notes a request that was answered: how long that took, and the bytes it brought.
+    pub fn note(&mut self, took: Duration, bytes: u64) {
+        let from_memory = FROM_MEMORY + Duration::from_nanos(bytes / BYTES_PER_NANOSECOND);
+        self.answered += Answered { requests: 1, waited: u64::from(took > from_memory), bytes };
+        if self.answered.requests >= NOTED_AT_ONCE {
+            self.concurrency.note(std::mem::take(&mut self.answered));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lets as many trials pass as there are entries: (microseconds a request takes, requests in a trial).
+    fn allowed_after(trials: &[(u64, u64)]) -> Vec<usize> {
+        let concurrency = Concurrency::new(Threads { least: 2, most: 32 });
+        let trial = |(micros, requests): &(u64, u64)| {
+            let mut state = concurrency.lock();
+            let waited = if *micros > 50 { *requests } else { 0 };
+            state.trial.answered = Answered { requests: *requests, waited, bytes: 0 };
+            state.decide(concurrency.threads, TRIAL);
+            state.allowed
+        };
+        trials.iter().map(trial).collect()
+    }
+
+    #[test]
+    fn what_comes_from_memory_needs_no_more_threads() {
+        assert_eq!(allowed_after(&[(10, 1000), (20, 1000)]), [2, 2]);
+        assert_eq!(allowed_after(&[(500, 1000), (500, 2000), (10, 9000)]), [4, 8, 2]);
+    }
+
+    #[test]
+    fn more_threads_are_kept_while_more_gets_done() {
+        let more_each_time: Vec<_> = (1..=6).map(|trial| (500, 1000 * trial)).collect();
+        assert_eq!(allowed_after(&more_each_time), [4, 8, 16, 32, 32, 32]);
+        assert_eq!(allowed_after(&[(500, 1000), (500, 2000), (500, 1500), (500, 2000)]), [4, 8, 4, 2]);
+    }
+
+    #[test]
+    fn every_task_is_done_once_and_all_threads_come_home() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(8).build().unwrap();
+        let (left, done) = (Mutex::new(1000), Mutex::new(0));
+        let next = || {
+            let mut left = left.lock().unwrap();
+            *left -= i32::from(*left > 0);
+            (*left > 0).then_some(*left)
+        };
+        let work = |task: i32, sum: &mut i32, meter: &mut Meter<'_>| {
+            meter.note(Duration::from_millis(5), 0);
+            *sum += 1;
+            *done.lock().unwrap() += task;
+            ControlFlow::Continue(())
+        };
+        Concurrency::new(Threads { least: 2, most: 8 }).divide(&pool, next, || 0, work);
+        assert_eq!(*done.lock().unwrap(), 999 * 1000 / 2);
+    }
+}
