@@ -4,6 +4,7 @@
     compare.py make DIR --shape small --files 300000 --seed 1
     compare.py peers [--into DIR]
     compare.py run DIR... [--runs 5] [--cold] [--tools yadf,fclones,...]
+    compare.py chart JSON... [--svg FILE]
     compare.py check DIR
 
 Needs Python 3.9 and nothing else. Every tool only reports; none is ever asked to change a file.
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import hashlib
 import json
 import os
 import platform
@@ -30,7 +30,8 @@ from pathlib import Path
 from typing import Callable, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
 sys.dont_write_bytecode = True  # leave no cache beside the sources
-from trees import KIB, MIB, SHAPES, load_manifest, make  # noqa: E402
+from chart import draw  # noqa: E402
+from trees import KIB, MIB, SHAPES, change, count_by_sha256, load_manifest, make, regular_files, sha256  # noqa: E402
 
 Groups = List[List[str]]
 
@@ -72,7 +73,11 @@ ROWS = (
     Row("fclones", "fclones", FCLONES, "fclones"),
     Row("fclones blake3", "fclones-blake3", (*FCLONES, "--hash-fn", "blake3"), "fclones"),
     Row("fclones cached", "fclones", (*FCLONES, "--cache"), "fclones", fresh=False),
+    # 32 readers at once, which is what its manual calls for on a disk that many may ask.
+    Row("fclones tuned", "fclones-tuned", (*FCLONES, "--threads", "32", "--threads", "unknown:32", "--threads", "hdd:32"),
+        "fclones"),
     Row("czkawka", "czkawka_cli", (*CZKAWKA, "-H"), "czkawka"),
+    Row("czkawka tuned", "czkawka_cli-tuned", (*CZKAWKA, "-H", "-T", "32"), "czkawka"),
     Row("czkawka cached", "czkawka_cli", (*CZKAWKA, "-c", "1", "-u", "-Z", "1"), "czkawka", fresh=False),
     Row("rmlint", "rmlint", ("-T", "df", "-r", "-F", "-L", "-V", "-o", "json:{out}", "{dir}"), "rmlint"),
     Row("jdupes", "jdupes", ("-r", "-q", "{dir}"), "blank-lines"),
@@ -81,7 +86,8 @@ ROWS = (
     Row("duperemove", "duperemove", DUPEREMOVE, "none"),
     Row("duperemove again", "duperemove", DUPEREMOVE, "none", fresh=False),
 )
-ONLY_WHEN_ASKED = {"yadf-blake3", "fclones-blake3", "fdupes", "dupfind-postgres"}
+ONLY_WHEN_ASKED = {"yadf-blake3", "fclones-blake3", "fclones-tuned", "czkawka_cli-tuned", "fdupes",
+                   "dupfind-postgres"}
 REPOSITORY = Path(__file__).resolve().parent.parent
 PEERS = REPOSITORY / "target" / "peers"
 
@@ -90,7 +96,7 @@ def find_tool(tool: str, args: argparse.Namespace) -> Optional[str]:
     """The absolute path of a tool's program, or None."""
     if tool.startswith("dupfind"):
         return shutil.which(os.path.abspath(args.dupfind))
-    program = tool.replace("-blake3", "")
+    program = tool.split("-")[0]
     places = (f"{args.peers_dir}/bin", str(args.peers_dir), os.environ.get("PATH", os.defpath))
     found = shutil.which(program, path=os.pathsep.join(places))
     return found and os.path.abspath(found)
@@ -288,20 +294,28 @@ def check_groups(entry: Entry, manifest: Optional[Dict[str, int]]) -> None:
     entry.groups = verdict(entry.row, f"{entry.work}/" + ("out" if writes_out else "stdout"), manifest)
 
 
+# Seconds after a change in which a file is not taken for quiet: dupfind would read it again next time.
+SETTLED = 3
+
+
 def measure_tree(tree: str, tools: Dict[str, str], args: argparse.Namespace, scratch: str) -> List[Entry]:
     """All rounds on one tree: every round runs every row once, each round beginning with another row."""
     entries = [Entry(row, tools[row.tool], tree, f"{scratch}/{row.name.replace(' ', '-')}", args.postgres)
-               for row in ROWS if row.tool in tools]
+               for row in ROWS if row.tool in tools and not (args.change and row.fill)]  # that would know nothing of it
     for entry in entries:
         progress(f"{tree}: preparing {entry.row.name}")
         prepare(entry, args.cold)
     for number in range(args.runs):
+        if args.change:
+            progress(f"{tree}: changing files")
+            change(tree, args.change / 100, number)
+            time.sleep(SETTLED)
         first = number * max(1, len(entries) // args.runs) % len(entries)
         for entry in entries[first:] + entries[:first]:
             progress(f"{tree}: round {number + 1} of {args.runs}, {entry.row.name}")
             if not entry.failure:
                 run_once(entry, args.cold)
-    manifest = load_manifest(tree)
+    manifest = count_by_sha256(tree) if args.change else load_manifest(tree)
     for entry in entries:
         check_groups(entry, manifest)
         shutil.rmtree(entry.work, ignore_errors=True)
@@ -317,7 +331,7 @@ def progress(text: str) -> None:
         print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def table(entries: List[Entry], cold: bool) -> Iterator[str]:
+def table(entries: List[Entry], cold: bool, manifest: Optional[Dict[str, int]]) -> Iterator[str]:
     """The Markdown table of one tree."""
     peers = [e for e in entries if not e.row.tool.startswith("dupfind") and e.runs and e.groups.startswith("ok")]
     fastest = min(peers, key=lambda e: e.median("wall"), default=None)
@@ -335,7 +349,9 @@ def table(entries: List[Entry], cold: bool) -> Iterator[str]:
         yield (f"| {entry.row.name} | {entry.median('wall'):.3f} | {min(walls):.3f}–{max(walls):.3f} "
                f"| {entry.median('cpu'):.2f} | {entry.median('peak_mib'):.0f} | {entry.median('disk_mib'):.0f} "
                f"| {ratio(entry, fastest)} | {ratio(entry, yadf)} | {entry.groups} |")
-    if not cold and any(entry.runs and entry.median("disk_mib") > 1 for entry in entries):
+    # Its own index or cache, which may have left the page cache meanwhile, is a small part of any tree.
+    much = max(1, (manifest or {}).get("bytes", 0) / MIB / 20)
+    if not cold and any(entry.runs and entry.median("disk_mib") > much for entry in entries):
         yield "\n**Not warm**: tools read from the disk (see the column), so the page cache did not keep the tree."
     if fastest:
         yield f"\nFastest peer with the right groups: {fastest.row.name}."
@@ -399,47 +415,65 @@ def run(args: argparse.Namespace) -> None:
     for tree in map(os.path.realpath, args.dirs):
         if not os.path.isdir(tree):
             sys.exit(f"compare.py: {tree} is no directory")
+        if args.change and load_manifest(tree):
+            sys.exit(f"compare.py: --change alters the tree; give it a copy without a manifest of {tree}")
         with tempfile.TemporaryDirectory(prefix="compare-") as scratch:
+            changed = f", {args.change:g} % of files changed or added before each round" if args.change else ""
             kind = f"{'cold' if args.cold else 'warm'}, {args.runs} runs, {filesystem(tree)}, " \
-                f"work on {filesystem(os.path.realpath(scratch))}"
+                f"work on {filesystem(os.path.realpath(scratch))}{changed}"
             entries = measure_tree(tree, tools, args, scratch)
         manifest = load_manifest(tree)
         size = "{names} names, {bytes} bytes, {groups} groups".format(**manifest) if manifest else "no manifest"
         print(f"\n### {os.path.basename(tree)}: {size} ({kind})\n")
-        print("\n".join(table(entries, args.cold)), flush=True)
+        print("\n".join(table(entries, args.cold, manifest)), flush=True)
         rows = [{"name": e.row.name, "command": e.argv(e.row.command), "groups": e.groups, "runs": e.runs}
                 for e in entries]
-        trees.append({"tree": tree, "conditions": kind, "manifest": manifest, "rows": rows})
+        trees.append({"name": os.path.basename(tree), "cold": args.cold, "change": args.change, "conditions": kind, "manifest": manifest, "rows": rows})
     if args.json:
         Path(args.json).write_text(json.dumps({"environment": facts, "trees": trees}, indent=2) + "\n")
     sys.exit(any(e["groups"].startswith("failed") for tree in trees for e in tree["rows"]))
 
 
+# --------------------------------------------------------------------------- chart
+
+# Peers that tell files apart by a hash nobody can forge, or byte by byte, as dupfind does.
+CAREFUL = ("blake3", "czkawka", "rmlint", "jdupes", "fdupes", "rdfind")
+
+
+def chart(args: argparse.Namespace) -> None:
+    """Print one table of ratios from what --json wrote, and draw it."""
+    trees = [tree for file in args.files for tree in json.loads(Path(file).read_text())["trees"]]
+    works = [work for tree in trees for work in works_of(tree)]
+    print("| work | dupfind s | peak MiB | fastest peer, s | of it | fastest careful peer, s | of it |")
+    print("|---|--:|--:|---|--:|---|--:|")
+    for work in works:
+        careful = [peer for peer in work["peers"] if any(word in peer[0] for word in CAREFUL)]
+        cells = [f"{name} {seconds:.2f} | **{work['seconds'] / seconds:.2f}**"
+                 for name, seconds in (work["peers"][0], careful[0])]
+        print(f"| {work['title']} | {work['seconds']:.2f} | {work['peak']:.0f} | {' | '.join(cells)} |")
+    if args.svg:
+        Path(args.svg).write_text(draw([(work["title"], work["seconds"], work["peers"]) for work in works]))
+
+
+def works_of(tree: Dict) -> Iterator[Dict]:
+    """What dupfind did on a tree, beside the peers that found the same; a first scan beside those without a cache."""
+    rows = {row["name"]: row["runs"] for row in tree["rows"] if row["groups"].startswith("ok") and row["runs"]}
+
+    def median(name: str, key: str = "wall") -> float:
+        return statistics.median(run[key] for run in rows[name])
+    peers = sorted(((name, median(name)) for name in rows if not name.startswith("dupfind")), key=lambda peer: peer[1])
+    for name in (name for name in rows if name.startswith("dupfind") and name != "dupfind report"):
+        what, is_first = name.replace("dupfind ", "").replace("postgres", "PostgreSQL"), name.endswith("first")
+        if tree["change"] and is_first:
+            continue
+        if tree["change"]:
+            what += f", {tree['change']:g} % changed"
+        title = f"{tree['name']}, {'cold' if tree['cold'] else 'cached'}, {what}"
+        fair = [peer for peer in peers if not (is_first and peer[0].endswith("cached"))]
+        yield {"title": title, "seconds": median(name), "peak": median(name, "peak_mib"), "peers": fair}
+
+
 # --------------------------------------------------------------------------- check
-
-def ignored(name: bytes) -> bool:
-    """dupfind's default ignores, for files and directories alike."""
-    return name.startswith(b".") or name.endswith((b"~", b".tmp", b".temp")) or name == b"Thumbs.db"
-
-
-def regular_files(root: bytes) -> Iterator[Tuple[bytes, Tuple[int, int]]]:
-    """All regular, non-empty files of interest below `root` with the identity of each."""
-    for directory, below, names in os.walk(root):
-        below[:] = [name for name in below if not ignored(name)]
-        for entry in (os.path.join(directory, name) for name in names if not ignored(name)):
-            stat = os.lstat(entry)
-            if stat.st_mode & 0o170000 == 0o100000 and stat.st_size:
-                yield entry, (stat.st_dev, stat.st_ino)
-
-
-def sha256(path: bytes) -> str:
-    """The SHA-256 of a file's content."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for piece in iter(lambda: file.read(MIB), b""):
-            digest.update(piece)
-    return digest.hexdigest()
-
 
 def expected_groups(root: bytes) -> Set[frozenset]:
     """Every group of equal files: all names of two or more physical files with one hash."""
@@ -510,7 +544,7 @@ def peers(args: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="make | run | check | peers")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="make | run | chart | check | peers")
 
     def verb(name: str, function: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, description=function.__doc__)
@@ -518,7 +552,7 @@ def parser() -> argparse.ArgumentParser:
         return sub
     sub = verb("make", make)
     sub.add_argument("dir", metavar="DIR")
-    sub.add_argument("--shape", choices=tuple(SHAPES), default="small")
+    sub.add_argument("--shape", choices=(*SHAPES, "usr"), default="small")
     sub.add_argument("--files", type=int, help="number of names; the default depends on the shape")
     sub.add_argument("--seed", type=int, default=1)
     sub.add_argument("--duplicates", type=float, default=0.3, metavar="SHARE", help="share of redundant files")
@@ -529,8 +563,13 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--postgres", metavar="URL", help="a PostgreSQL server: also measure dupfind with its index there")
     sub.add_argument("--cold", action="store_true", help="drop the page cache before every run (root)")
     sub.add_argument("--dupfind", metavar="PATH", default=argparse.SUPPRESS)
-    sub.add_argument("--json", metavar="FILE", help="write every single run")
+    sub.add_argument("--change", type=float, default=0, metavar="PERCENT",
+                     help="change so many files before each round: the tree must be a copy that nobody needs")
+    sub.add_argument("--json", metavar="FILE", help="write every single run, for chart")
     sub.add_argument("--peers-dir", type=Path, default=argparse.SUPPRESS, metavar="DIR", help="look here before PATH")
+    sub = verb("chart", chart)
+    sub.add_argument("files", nargs="+", metavar="JSON", help="what run --json wrote")
+    sub.add_argument("--svg", metavar="FILE", help="draw it, too")
     sub = verb("check", check)
     sub.add_argument("dir", metavar="DIR")
     sub.add_argument("--dupfind", metavar="PATH", default=argparse.SUPPRESS)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import random
+import shutil
+import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -13,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
-KIB, MIB = 1 << 10, 1 << 20
-SHAPES = {"small": 300_000, "media": 800, "same-size": 40_000, "hardlinks": 100_000}  # files by default
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+SHAPES = {"small": 300_000, "media": 800, "same-size": 40_000, "hardlinks": 100_000, "large": 8,
+          "tiny": 3_000_000}  # files by default
 GENERATOR = 1  # raise it when the same arguments give another tree
 MTIME = 1_600_000_000  # 2020-09-13, so that no file looks freshly modified
 BLOCK = 4 * MIB  # one random block that all contents are slices of
@@ -64,13 +68,20 @@ class Writer:
             left, at = left - len(piece), 0
         yield stamp
 
+    def joined(self, content: Content) -> Iterator[memoryview]:
+        """The same in few pieces, of which none is large."""
+        if content.size <= BLOCK:
+            yield memoryview(b"".join(self.pieces(content)))
+        else:
+            yield from map(memoryview, self.pieces(content))
+
     def write(self, path: str, content: Content) -> None:
         """Create the file `path` with the content and the fixed date."""
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         try:
-            data = memoryview(b"".join(self.pieces(content)))
-            while data:
-                data = data[os.write(handle, data):]
+            for data in self.joined(content):
+                while data:
+                    data = data[os.write(handle, data):]
             os.utime(handle, (MTIME, MTIME))
         finally:
             os.close(handle)
@@ -80,6 +91,10 @@ def size_chooser(shape: str, originals: int, rng: random.Random) -> Callable[[],
     """A function giving the size of the next original; sizes repeat among different files."""
     if shape == "same-size":
         return lambda: SAME_SIZE
+    if shape == "large":
+        return lambda: GIB
+    if shape == "tiny":  # so that millions fit anywhere; a thousand sizes, as among millions of files
+        return lambda: rng.randint(2 * STAMP, KIB)
     if shape == "media":  # log-uniform from 1 to 20 MiB, about four originals to a size
         pool = [int(MIB * 20 ** rng.random()) for _ in range(max(1, originals // 4))]
         return lambda: rng.choice(pool)
@@ -99,6 +114,9 @@ def group_size(rng: random.Random) -> int:
 
 def plan_contents(shape: str, files: int, share: float, rng: random.Random) -> List[Content]:
     """One content for each file, shuffled; `share` of the files repeat an earlier one."""
+    if shape == "large":  # half of them are one half of a pair
+        contents = [Content(number, GIB) for number in range(files - files // 4)]
+        return contents + contents[:files // 4]
     redundant, repeats = int(files * share), []
     while redundant > 0:
         repeats.append(min(group_size(rng) - 1, redundant))
@@ -175,11 +193,74 @@ def load_manifest(tree: str) -> Optional[Dict[str, int]]:
     return json.loads(manifest_path(tree).read_text()) if manifest_path(tree).exists() else None
 
 
+def copy_usr(root: str) -> None:
+    """Copy /usr with its hard links, but for names that dupfind passes over unless it is told not to."""
+    os.makedirs(root)
+    passed_over = [f"--exclude={glob}" for glob in (".[A-Za-z0-9_-]*", "*~", "*.tmp", "*.temp", "Thumbs.db")]
+    tar = ["tar", "--one-file-system", "--no-anchored", *passed_over, "-C", "/usr", "-cf", "-", "."]
+    with subprocess.Popen(tar, stdout=subprocess.PIPE) as packed:
+        subprocess.run(["tar", "-C", root, "-xf", "-"], stdin=packed.stdout, check=True)
+    manifest_path(root).write_text(json.dumps({"shape": "usr", **count_by_sha256(root)}, indent=2) + "\n")
+
+
+def count_by_sha256(root: str) -> Dict[str, int]:
+    """Reads every file of a tree whose duplicates nobody knows, and counts them."""
+    names: Dict[Tuple[int, int], List[bytes]] = defaultdict(list)
+    for path, identity in regular_files(os.fsencode(root)):
+        names[identity].append(path)
+    by_hash: Dict[str, int] = defaultdict(int)
+    for paths in names.values():
+        by_hash[sha256(paths[0])] += 1
+    return {"names": sum(map(len, names.values())), "physical_files": len(names),
+            "bytes": sum(os.stat(paths[0]).st_size for paths in names.values()),
+            "groups": sum(count > 1 for count in by_hash.values()),
+            "redundant_files": len(names) - len(by_hash)}
+
+
+def ignored(name: bytes) -> bool:
+    """dupfind's default ignores, for files and directories alike."""
+    return name.startswith(b".") or name.endswith((b"~", b".tmp", b".temp")) or name == b"Thumbs.db"
+
+
+def regular_files(root: bytes) -> Iterator[Tuple[bytes, Tuple[int, int]]]:
+    """All regular, non-empty files of interest below `root` with the identity of each."""
+    for directory, below, names in os.walk(root):
+        below[:] = [name for name in below if not ignored(name)]
+        for entry in (os.path.join(directory, name) for name in names if not ignored(name)):
+            stat = os.lstat(entry)
+            if stat.st_mode & 0o170000 == 0o100000 and stat.st_size:
+                yield entry, (stat.st_dev, stat.st_ino)
+
+
+def sha256(path: bytes) -> str:
+    """The SHA-256 of a file's content."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for piece in iter(lambda: file.read(MIB), b""):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def change(root: str, share: float, seed: int) -> None:
+    """Write into half of the share of the files of a tree, and add copies of as many others."""
+    rng = random.Random(f"change {seed}")
+    files = sorted(path for path, _ in regular_files(os.fsencode(root)))
+    chosen = rng.sample(files, 2 * max(1, int(len(files) * share / 2)))
+    for path in chosen[::2]:
+        with open(path, "r+b") as file:
+            file.write(rng.randbytes(STAMP))
+    for path in chosen[1::2]:
+        shutil.copyfile(path, path + b".%d" % seed)
+
+
 def make(args: argparse.Namespace) -> None:
     """Generate a tree and its manifest, unless they are there already."""
     root = os.path.abspath(args.dir)
     wanted = {"generator": GENERATOR, "shape": args.shape, "seed": args.seed, "duplicates": args.duplicates,
-              "files": args.files or SHAPES[args.shape]}
+              "files": args.files or SHAPES.get(args.shape, 0)}
+    if args.shape == "usr":
+        copy_usr(root)
+        return
     if args.shape == "hardlinks":
         wanted["files"] -= wanted["files"] % SNAPSHOTS
     if manifest_path(root).exists():

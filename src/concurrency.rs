@@ -29,15 +29,21 @@ const BYTES_PER_NANOSECOND: u64 = 1;
 /// Bytes that take a disk about as long as finding the place where they are.
 const BYTES_LIKE_A_REQUEST: u64 = 64 * 1024;
 
-/// How long a number of threads is tried, and with how many requests at least.
+/// How long a number of threads is tried, and with how many requests at least; and how long on the first climb,
+/// when each step should show clearly and every moment with too few threads is lost.
 const TRIAL: Duration = Duration::from_millis(200);
+const FIRST_TRIALS: Duration = Duration::from_millis(50);
 const TRIAL_REQUESTS: u64 = 64;
 
 /// Requests of a thread that are noted together.
 const NOTED_AT_ONCE: u64 = 16;
 
-/// A change in what gets done that is more than chance: a twentieth.
-const NOTICEABLE: u64 = 20;
+/// A change in what gets done that is more than chance: a tenth.
+const NOTICEABLE: u64 = 10;
+
+/// If less than one request in so many is waited for, it is by chance: a thread that lost its processor waits, too.
+/// One in eight takes a disk longer than the other seven take memory.
+const FEW_WAIT: u64 = 8;
 
 /// Lets as many threads work as are worth it.
 #[derive(Debug)]
@@ -57,6 +63,8 @@ struct State {
     before: Option<u64>,
     /// True if the next trial gets more threads than the last.
     rising: bool,
+    /// True if more threads always paid so far.
+    first_climb: bool,
 }
 
 /// The requests since a moment.
@@ -86,8 +94,15 @@ impl Concurrency {
     /// Begins with the least number of threads.
     pub fn new(threads: Threads) -> Self {
         let trial = Trial { began: Instant::now(), answered: Answered::default() };
-        let state =
-            State { working: 0, allowed: threads.least, has_ended: false, trial, before: None, rising: true };
+        let state = State {
+            working: 0,
+            allowed: threads.least,
+            has_ended: false,
+            trial,
+            before: None,
+            rising: true,
+            first_climb: true,
+        };
         Self { threads, state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -151,7 +166,8 @@ impl Concurrency {
         let mut state = self.lock();
         state.trial.answered += answered;
         let elapsed = state.trial.began.elapsed();
-        if elapsed < TRIAL || state.trial.answered.requests < TRIAL_REQUESTS {
+        let trial = if state.first_climb { FIRST_TRIALS } else { TRIAL };
+        if elapsed < trial || state.trial.answered.requests < TRIAL_REQUESTS {
             return;
         }
         state.decide(self.threads, elapsed);
@@ -174,14 +190,15 @@ impl State {
     /// back when it was worse.
     fn decide(&mut self, Threads { least, most }: Threads, elapsed: Duration) {
         let Answered { requests, waited, bytes } = self.trial.answered;
-        if waited * 2 < requests {
-            (self.allowed, self.before, self.rising) = (least, None, true);
+        if waited * FEW_WAIT < requests {
+            (self.allowed, self.before, self.rising, self.first_climb) = (least, None, true, true);
             return;
         }
         let elapsed = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
         let done = (bytes + requests * BYTES_LIKE_A_REQUEST).saturating_mul(1_000_000) / elapsed;
         if self.before.is_some_and(|before| done < before - before / NOTICEABLE) {
             self.rising = !self.rising;
+            self.first_climb = false;
         }
         self.before = Some(done);
         self.allowed = if self.rising { self.allowed * 2 } else { self.allowed / 2 }.clamp(least, most);

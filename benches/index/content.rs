@@ -39,28 +39,31 @@ fn size_of(content: u64, files: u64) -> u64 {
     }
 }
 
-fn entry(number: u64, files: u64) -> Entry {
+fn entry(number: u64, files: u64, changed: bool) -> Entry {
     let stamp = Stamp {
         size: size_of(content_of(number), files),
         mtime: Nanos(1_700_000_000_000_000_000 + i64::try_from(number).unwrap_or_default()),
-        ctime: Nanos(1_700_000_000_000_000_000),
+        ctime: Nanos(1_700_000_000_000_000_000 + i64::from(changed)),
         inode: scatter(number) >> 16,
     };
     let name = format!("IMG_{number:08}.jpg").into_bytes().into();
     Entry { name, stamp, has_other_names: false }
 }
 
-/// All files as listings of whole directories, in batches of about `batch` rows.
+/// All files as listings of whole directories, in batches of about `batch` rows; with `changed`, the first of each
+/// directory is not what it was.
 pub(crate) fn listings(
     volume: &Arc<MountedVolume>,
     files: u64,
     batch: usize,
+    changed: bool,
 ) -> impl Iterator<Item = Vec<Listing>> {
     let directories = files.div_ceil(IN_DIRECTORY);
     let together = (batch as u64 / IN_DIRECTORY).max(1);
     let listing = move |directory: u64| {
         let first = directory * IN_DIRECTORY;
-        let entries = (first..(first + IN_DIRECTORY).min(files)).map(|number| entry(number, files)).collect();
+        let numbers = first..(first + IN_DIRECTORY).min(files);
+        let entries = numbers.map(|number| entry(number, files, changed && number == first)).collect();
         let path = format!("/r/{:03}/{directory:07}", directory % 512);
         let directory = VolumePath::new(path.as_bytes());
         Listing { volume: Arc::clone(volume), directory, coverage: Coverage::Whole, entries }

@@ -13,32 +13,23 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on says so by ending")]
 
 mod content;
+mod world;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 use dupfind::cancel::Cancel;
+use dupfind::index::Index;
 use dupfind::index::lock::OnBusy;
 use dupfind::index::postgres::{PostgresIndex, PostgresOptions};
 use dupfind::index::sqlite::SqliteIndex;
-use dupfind::index::{Index, Writer};
 use dupfind::model::group::ReportFilter;
-use dupfind::model::path::VolumePath;
-use dupfind::model::pending::{Outcome, Scope, Stage};
-use dupfind::model::scan::ScanKind;
-use dupfind::model::settings::ScanSettings;
-use dupfind::model::volume::{Extent, Mount, MountedVolume, VolumeIdentity};
-use dupfind::model::worker::Participant;
-use dupfind::progress::Progress;
+use dupfind::model::pending::Stage;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::runtime::{Builder, LocalOptions};
 
-const HOST: &str = "bench";
-
-/// Rows written at once, as a scan does by default.
-const BATCH: usize = 8192;
+use self::world::{HOST, World};
 
 #[derive(Debug, Parser)]
 struct Options {
@@ -141,53 +132,40 @@ async fn steps(index: &dyn Index, files: u64) -> Vec<Step> {
         steps.push(Step { name, rows, took: began.elapsed(), peak: take_peak_memory() });
     };
     take_peak_memory();
-    let participant =
-        Participant { host: HOST.into(), task: "bench", progress: Arc::new(Progress::default()) };
-    let mut writer = index.writer(&participant).await.unwrap();
-    let mount = Mount { root: VolumePath::new(b""), at: b"".as_slice().into() };
-    let volume = Arc::new(MountedVolume { identity: VolumeIdentity("bench".into()), mount });
-    let id = writer.register_volume(HOST, &volume).await.unwrap();
-    let extent = Extent { volume: id, path: VolumePath::new(b"/r") };
-    let root = writer.put_root(&extent, Path::new("/r"), &ScanSettings::default()).await.unwrap();
-
-    for name in ["ingest", "compare (nothing changed)"] {
+    let mut world = World::new(index, files).await;
+    for (name, changed) in [
+        ("ingest", false),
+        ("compare (nothing changed)", false),
+        ("compare (a file in each directory changed)", true),
+    ] {
         let began = Instant::now();
-        let scan = writer.begin_scan(Some(root), ScanKind::Scan).await.unwrap();
-        for batch in content::listings(&volume, files, BATCH) {
-            writer.write_listings(scan, &batch).await.unwrap();
-            writer.commit().await.unwrap();
-        }
-        writer.finish_discovery(scan, Some(root), std::slice::from_ref(&extent), &[]).await.unwrap();
-        writer.commit().await.unwrap();
+        world.list(changed).await;
         note(name, files, began);
     }
 
-    let scope = Scope { extents: vec![extent], reachable: vec![id], helps: false };
-    let mounts = index.mounts(HOST).await.unwrap();
     for (stage, choose, process) in [
         (Stage::Size, "choose by size", "hand out and write back"),
         (Stage::Sample, "choose by sample", "hand out and write back samples"),
     ] {
         let began = Instant::now();
-        let mut pending = writer.pending(stage, &scope, &mounts).await.unwrap();
+        let mut chosen = world.choose(stage).await;
         note(choose, files, began);
         let began = Instant::now();
         let mut written = 0;
-        let mut outcomes: Vec<Outcome> = Vec::new();
         loop {
-            let jobs = pending.next().await.unwrap();
-            let at_end = jobs.is_empty();
-            outcomes.extend(jobs.iter().flat_map(|job| content::outcomes(job, files)));
-            if outcomes.len() >= BATCH || at_end {
-                written += write_back(writer.as_mut(), &mut outcomes).await;
-            }
-            if at_end {
+            let outcomes = chosen.answer().await;
+            if outcomes.is_empty() {
                 break;
             }
+            written += outcomes.len() as u64;
+            world.write_back(outcomes).await;
         }
         note(process, written, began);
     }
-    writer.close().await.unwrap();
+    let began = Instant::now();
+    world.writer.settle().await.unwrap();
+    note("settle", files, began);
+    world.writer.close().await.unwrap();
 
     let began = Instant::now();
     let summary = index.summary(&ReportFilter::default()).await.unwrap();
@@ -206,13 +184,6 @@ async fn steps(index: &dyn Index, files: u64) -> Vec<Step> {
     assert!(items > summary.groups * 3 - 1, "{items} items, {summary:?}");
     note("report", items, began);
     steps
-}
-
-async fn write_back(writer: &mut dyn Writer, outcomes: &mut Vec<Outcome>) -> u64 {
-    let written = outcomes.len() as u64;
-    writer.write_outcomes(std::mem::take(outcomes)).await.unwrap();
-    writer.commit().await.unwrap();
-    written
 }
 
 /// The most memory used since the last call, in KiB (`proc(5)`: `VmHWM`, and 5 to `clear_refs`); 0 where the

@@ -5,6 +5,9 @@
 //! [`Index`] is the contract that each database fulfils in its own dialect, and that the contract
 //! tests hold it to. A report is of one consistent moment. All writing goes through a [`Writer`]: in
 //! SQLite there is one at a time; in PostgreSQL there are many, which share the work by leases.
+//!
+//! Reports and PostgreSQL's writers have tasks of their own, which need not be `Send`: all of it runs on tokio's
+//! [`LocalRuntime`](tokio::runtime::LocalRuntime), and panics on another.
 
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -183,8 +186,8 @@ pub trait Writer {
     /// Ends the walk of a scan that reached its end: directories of the root's subtrees that it did
     /// not list are removed, except below those that could not be read and those of other roots.
     /// Adds the subtrees to the root's. `linked` are those that only links lead to: what was one
-    /// before, and is not any more, is removed, as is what lay under a name that no host uses any more. Without a root nothing is removed. Returns the number
-    /// of files removed.
+    /// before, and is not any more, is removed, as is what lay under a name that no host uses any more. Without a
+    /// root nothing is removed. Returns the number of files removed.
     async fn finish_discovery(
         &mut self,
         scan: ScanId,

@@ -24,7 +24,7 @@ use crate::progress::Progress;
 /// Sizes of which one file was met are remembered with that file: some 20 MiB of them.
 const MOST_SIZES: usize = 128 * 1024;
 
-/// Names of files that have several are remembered until the walk ends: some 10 MiB of them.
+/// Names of files that have several are remembered until the walk ends: some 15 MiB of them.
 const MOST_LINKED: usize = 64 * 1024;
 
 /// Files that are put off at once.

@@ -5,7 +5,7 @@ use std::path::Path;
 use dupfind::model::digest::{Digest, Sample};
 use dupfind::model::group::{ReportFilter, SortBy};
 use dupfind::model::listing::{Coverage, Entry, Problem};
-use dupfind::model::pending::{Finding, SMALL_FILE, Scope, Stage};
+use dupfind::model::pending::{FileId, FileKey, Finding, Outcome, SMALL_FILE, Scope, Stage};
 use dupfind::model::scan::{ScanCounts, ScanKind, ScanStatus};
 use dupfind::model::settings::ScanSettings;
 use dupfind::model::stamp::{Nanos, Stamp};
@@ -153,6 +153,149 @@ pub(crate) async fn a_subtree_is_known_by_the_directories_at_and_below_it<B: Bac
     let several = [extent(world.volume_id, "/s"), extent(world.volume_id, "/r")];
     assert!(world.index.knows(&several).await.unwrap());
     assert!(!world.index.knows(&[]).await.unwrap());
+}
+
+pub(crate) async fn what_was_just_written_can_be_answered<B: Backend + 'static>() {
+    let world = World::new::<B>().await;
+    world.scan(&[world.whole("/r/known", vec![entry("k", 5, 90)])]).await;
+    let piece = |first, last| Coverage::Piece { first, last };
+    let listings = [
+        world.whole("/r", vec![entry("b", 5, 2), entry("a", 5, 1), entry("c", 6, 3)]),
+        world.listing("/r/many", piece(true, false), vec![entry("z", 5, 26), entry("y", 5, 25)]),
+        world.whole("/r/empty", vec![]),
+        world.listing("/r/many", piece(false, true), vec![entry("x", 5, 24)]),
+        world.whole("/r/known", vec![entry("k", 5, 90), entry("l", 5, 91)]),
+        world.whole("/r/last", vec![entry("d", 7, 4)]),
+    ];
+    let mut writer = world.writer().await;
+    let scan = writer.begin_scan(Some(world.root), ScanKind::Scan).await.unwrap();
+    let written = writer.write_listings(scan, &listings).await.unwrap();
+    assert_eq!(written.directories.len(), listings.len());
+    assert_eq!(written.directories[4].1, None, "of what was there, something may be known");
+    assert!(
+        written.directories[0].1.is_some() && written.directories[5].1.is_some(),
+        "of what is new, nothing is"
+    );
+    // Odd inodes have one content and even ones another: an answer that reached another row would show.
+    let content = |stamp: Stamp| hashed(u8::from(stamp.inode % 2 == 1));
+    let (mut answers, mut unanswered) = (Vec::new(), Vec::new());
+    for (listing, (directory, first)) in listings.iter().zip(written.directories) {
+        let ids = first.map_or(0, |FileId(first)| first)..;
+        for (Entry { name, stamp, .. }, id) in listing.entries.iter().zip(ids) {
+            let key = FileKey { id: FileId(id), directory, name: name.clone() };
+            if first.is_some() {
+                answers.push(Outcome { key, expected: *stamp, finding: content(*stamp), lease: None });
+            } else {
+                let path = [listing.directory.as_bytes(), name].join(&b'/');
+                unanswered.push((stamp.inode, vec![String::from_utf8(path).unwrap()]));
+            }
+        }
+    }
+    writer.write_outcomes(answers).await.unwrap();
+    writer.commit().await.unwrap();
+    let extents = [extent(world.volume_id, "/r")];
+    writer.finish_discovery(scan, Some(world.root), &extents, &[]).await.unwrap();
+    writer.close().await.unwrap();
+    unanswered.sort_unstable();
+    let unanswered: Vec<Vec<String>> = unanswered.into_iter().map(|(_, path)| path).collect();
+    assert_eq!(world.pending(Stage::Size).await, unanswered);
+    world.answer(Stage::Size, |job| content(job.stamp)).await;
+    let by_path = ReportFilter { sort: SortBy::Path, ..ReportFilter::default() };
+    assert_eq!(
+        world.groups(&by_path).await,
+        ["5: /r/a /r/known/l /r/many/y", "5: /r/b /r/known/k /r/many/x /r/many/z"]
+    );
+}
+
+pub(crate) async fn kept_figures_are_those_of_the_moment<B: Backend + 'static>() {
+    let world = World::new::<B>().await;
+    // No file is empty, so the filter passes all; but only without one are figures kept.
+    let counted = ReportFilter { min_size: 1, ..ReportFilter::default() };
+    let agree = async |what: &str| {
+        for moment in ["before", "after"] {
+            let kept = world.index.summary(&ReportFilter::default()).await.unwrap();
+            assert_eq!(kept, world.index.summary(&counted).await.unwrap(), "{moment} settling: {what}");
+            let mut writer = world.writer().await;
+            writer.settle().await.unwrap();
+            writer.close().await.unwrap();
+        }
+    };
+    let some = [entry("a", 5, 1), entry("b", 5, 2), entry("c", 5, 3)];
+    agree("nothing").await;
+    world.scan(&[world.whole("/r", some.to_vec())]).await;
+    agree("files were added").await;
+    world.answer(Stage::Size, |_| hashed(1)).await;
+    agree("hashes were written").await;
+    let mut changed = some.to_vec();
+    changed[0].stamp.mtime = Nanos(77);
+    world.scan(&[world.whole("/r", changed.clone())]).await;
+    agree("a file changed").await;
+    world.answer(Stage::Size, |_| hashed(2)).await;
+    agree("it has another hash").await;
+    world.scan(&[world.whole("/r", changed[..2].to_vec())]).await;
+    agree("a file was removed").await;
+    changed[1].stamp.mtime = Nanos(78);
+    world.scan(&[world.whole("/r", changed[..2].to_vec())]).await;
+    world.answer(Stage::Size, |_| Finding::Failed(Problem::Io("bad sector".to_owned()))).await;
+    agree("a file could not be read").await;
+    world.answer(Stage::Size, |_| hashed(2)).await;
+    agree("it could").await;
+    world.scan(&[world.listing("/r", Coverage::Unreadable(Problem::PermissionDenied), vec![])]).await;
+    agree("a directory could not be read").await;
+    world
+        .scan(&[world.whole("/r", changed[..2].to_vec()), world.whole("/r/s", vec![entry("d", 9, 9)])])
+        .await;
+    agree("it could, and there is another").await;
+    world.scan(&[world.whole("/r", changed[..2].to_vec())]).await;
+    agree("which is gone").await;
+    let mut writer = world.writer().await;
+    let wholly = ScanSettings { hash_all: true, ..ScanSettings::default() };
+    let all = extent(world.volume_id, "/r");
+    changed.push(entry("e", 11, 11));
+    let scan = writer.begin_scan(Some(world.root), ScanKind::Scan).await.unwrap();
+    writer.write_listings(scan, &[world.whole("/r", changed.clone())]).await.unwrap();
+    writer.close().await.unwrap();
+    agree("a file without partner").await;
+    let mut writer = world.writer().await;
+    writer.put_root(&all, Path::new("/r"), &wholly).await.unwrap();
+    writer.close().await.unwrap();
+    agree("which is to be hashed").await;
+    let mut writer = world.writer().await;
+    writer.remove_root(Some(world.root), &[all]).await.unwrap();
+    writer.close().await.unwrap();
+    agree("everything was forgotten").await;
+}
+
+pub(crate) async fn a_directory_is_compared_whenever_something_in_it_has_to_be_done<B: Backend + 'static>() {
+    let world = World::new::<B>().await;
+    let listings = [
+        world.whole("/r", vec![entry("a", 5, 1), entry("b", 5, 2)]),
+        world.whole("/r/s", vec![entry("c", 5, 3)]),
+    ];
+    // Three times: first as a new directory, then with a fingerprint to compare, then with one that is the same.
+    for _ in 0..3 {
+        world.scan(&listings).await;
+        assert_eq!(world.pending(Stage::Size).await, [["/r/a"], ["/r/b"], ["/r/s/c"]]);
+    }
+    let racy = Finding::Hashed { digest: Digest([1; 32]), sample: None, ctime: Nanos(2_000), racy: true };
+    world.answer(Stage::Size, |_| racy.clone()).await;
+    let (_, counts) = world.scan(&listings).await;
+    assert_eq!(
+        counts.updated, 3,
+        "what was read too early is read again, though the directory looks the same"
+    );
+    world.answer(Stage::Size, |_| hashed(1)).await;
+    world.scan(&listings).await;
+    world.scan(&listings).await;
+    assert!(world.pending(Stage::Size).await.is_empty());
+    // The same names and stamps in other directories are not the same files.
+    let (_, counts) = world
+        .scan(&[
+            world.whole("/r", vec![entry("c", 5, 3)]),
+            world.whole("/r/s", vec![entry("a", 5, 1), entry("b", 5, 2)]),
+        ])
+        .await;
+    assert_eq!((counts.added, counts.removed), (3, 3));
 }
 
 pub(crate) async fn nothing_lasts_without_a_commit<B: Backend + 'static>() {

@@ -57,6 +57,9 @@ contract! {
     scans_are_history_and_dead_ones_are_marked
     volumes_and_mounts_are_remembered_by_host
     a_subtree_is_known_by_the_directories_at_and_below_it
+    what_was_just_written_can_be_answered
+    kept_figures_are_those_of_the_moment
+    a_directory_is_compared_whenever_something_in_it_has_to_be_done
 }
 
 /// In PostgreSQL each call lasts when it returns.

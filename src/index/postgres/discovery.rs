@@ -51,8 +51,8 @@ const UPSERT_FILES: &str = "
         returning xmax = 0 as added)
     select count(*) filter (where added), count(*) filter (where not added) from written";
 
-/// For directories that were not there a moment ago. `insert`, which looks for rows of the same name, takes 1.8 times
-/// as long.
+/// For directories that were not there a moment ago. `insert` takes a third longer (0.56 s instead of 0.42
+/// for 300,000).
 const COPY_FILES: &str = "
     copy files (directory_id, volume_id, size, mtime_ns, ctime_ns, inode, name) from stdin (format binary)";
 

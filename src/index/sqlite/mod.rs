@@ -46,8 +46,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// holds.
 const CACHE_KIB: &str = "-8192";
 
-/// Pages of write-ahead log before a commit moves them into the file: 16 MiB, so that a commit a
-/// second seldom pays for it.
+/// Pages of write-ahead log before a commit moves them into the file: 128 MiB, so that a commit a
+/// second seldom pays for it. The end of a run moves the rest.
 const CHECKPOINT_PAGES: &str = "32768";
 
 /// Statement texts kept prepared on a connection: every length of every bulk statement.
@@ -274,5 +274,53 @@ impl Index for SqliteIndex {
             total += std::fs::metadata(file).map_or(0, |metadata| metadata.len());
         }
         Ok(total)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::migrate::Migration;
+
+    use super::*;
+
+    /// Contents moved to a table of their own in version 4.
+    #[tokio::test]
+    async fn an_older_index_keeps_what_it_knows() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("index.db");
+        let old = SqliteIndex { path: path.clone(), on_busy: OnBusy::Fail };
+        let before: Vec<Migration> = MIGRATIONS.iter().filter(|it| it.version < 4).cloned().collect();
+        let mut connection = old.connect().await.unwrap();
+        Migrator { migrations: before.into(), ..Migrator::DEFAULT }.run(&mut connection).await.unwrap();
+        let rows = "
+            insert into volumes (id, identity) values (1, 'uuid:main');
+            insert into directories (id, volume_id, path, generation) values (7, 1, x'2f72', 0);
+            insert into files (directory_id, name, volume_id, size, mtime_ns, ctime_ns, inode, sample, hash, recheck, problem)
+            values (7, x'64', 1, 5, 0, 0, 4, null, null, 0, 'i/o error'),
+                   (7, x'61', 1, 5, 0, 0, 1, null, zeroblob(32), 0, null),
+                   (7, x'62', 1, 5, 0, 0, 2, null, zeroblob(32), 1, null),
+                   (7, x'65', 1, 9, 0, 0, 5, null, null, 0, null),
+                   (7, x'63', 1, 900000, 0, 0, 3, zeroblob(16), null, 0, null)";
+        sqlx::raw_sql(rows).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+
+        let index = SqliteIndex::open(&path, OnBusy::Fail).await.unwrap();
+        let summary = index.summary(&ReportFilter::default()).await.unwrap();
+        assert_eq!((summary.files, summary.bytes), (5, 900_024));
+        assert_eq!((summary.groups, summary.redundant_files, summary.problems), (1, 1, 1));
+        let mut connection = index.connect().await.unwrap();
+        let contents: Vec<(Vec<u8>, i64, i64, bool, bool, i64)> = sqlx::query_as(
+            "select f.name, c.size, c.inode, c.hash is not null, c.sample is not null, c.recheck
+             from contents c join files f on f.id = c.file_id order by f.name",
+        )
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+        let expected = [
+            (b"a".to_vec(), 5, 1, true, false, 0),
+            (b"b".to_vec(), 5, 2, true, false, 1),
+            (b"c".to_vec(), 900_000, 3, false, true, 0),
+        ];
+        assert_eq!(contents, expected);
     }
 }

@@ -74,3 +74,26 @@ pub(super) async fn empty_log(index: &SqliteIndex) -> Result<()> {
     moved.map_err(failed())?;
     connection.close().await.map_err(failed())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::lock::OnBusy;
+
+    #[tokio::test]
+    async fn a_run_that_writes_many_hashes_does_without_the_index_until_it_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let index = SqliteIndex::create(&directory.path().join("index.db"), OnBusy::Fail).await.unwrap();
+        let mut connection = index.connect().await.unwrap();
+        let mut hashes = HashIndex::look(&mut connection).await.unwrap();
+        hashes.make(&mut connection).await.unwrap();
+        let mut hashes = HashIndex::look(&mut connection).await.unwrap();
+        let few = usize::try_from(ALWAYS_KEPT).unwrap();
+        hashes.expect(&mut connection, few).await.unwrap();
+        assert!(HashIndex::look(&mut connection).await.unwrap().is_there);
+        hashes.expect(&mut connection, 1).await.unwrap();
+        assert!(!HashIndex::look(&mut connection).await.unwrap().is_there);
+        hashes.make(&mut connection).await.unwrap();
+        assert!(HashIndex::look(&mut connection).await.unwrap().is_there);
+    }
+}

@@ -1,0 +1,80 @@
+"""Charts as SVG, without any library: compare.py draws ratios, scaling.py lines."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import Callable, Dict, Iterator, List, Sequence, Tuple
+
+OWN, PEER, FAINT, TEXT = "#d9480f", "#868e96", "#dee2e6", "#212529"
+FONT = 'font-family="system-ui, sans-serif" font-size="13"'
+WIDTH, LABELS, ROW = 900, 330, 26
+
+
+def svg(width: int, height: int, body: Iterator[str]) -> str:
+    """A whole drawing on white, so that it can be read on any page."""
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+            f'{FONT} fill="{TEXT}">\n<rect width="100%" height="100%" fill="white"/>\n' + "\n".join(body) + "\n</svg>\n")
+
+
+def text(x: float, y: float, content: str, anchor: str = "start", color: str = TEXT) -> str:
+    """A line of text."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{color}">{escape(content)}</text>'
+
+
+def line(x1: float, y1: float, x2: float, y2: float, color: str) -> str:
+    """A thin line."""
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{color}"/>'
+
+
+def draw(works: Sequence[Tuple[str, float, List[Tuple[str, float]]]]) -> str:
+    """A bar for each work: dupfind's time over that of the fastest peer, which is 1; a dot for each other peer."""
+    right = WIDTH - 60
+
+    def place(ratio: float) -> float:  # logarithmic: half and double are as far from 1
+        low, high = math.log(0.1), math.log(20)
+        return LABELS + (math.log(min(max(ratio, 0.1), 20)) - low) / (high - low) * (right - LABELS)
+
+    def body() -> Iterator[str]:
+        height = 60 + ROW * len(works)
+        for ratio in (0.1, 0.25, 0.5, 1, 2, 5, 10, 20):
+            yield line(place(ratio), 40, place(ratio), height - 20, TEXT if ratio == 1 else FAINT)
+            yield text(place(ratio), 34, f"{ratio:g}×", "middle")
+        yield text(10, 18, "Time against the fastest peer (1×): dupfind as a bar, other peers as dots. Left is faster.")
+        for at, (title, seconds, peers) in enumerate(works):
+            y = 58 + ROW * at
+            fastest = peers[0][1]
+            ratio = seconds / fastest
+            yield text(LABELS - 10, y + 4, title, "end")
+            yield (f'<rect x="{place(0.1):.1f}" y="{y - 8}" width="{place(ratio) - place(0.1):.1f}" height="16" '
+                   f'fill="{OWN}"/>')
+            for name, time in peers:
+                yield (f'<circle cx="{place(time / fastest):.1f}" cy="{y}" r="4" fill="{PEER}">'
+                       f'<title>{escape(name)} {time:.2f} s</title></circle>')
+            yield text(right + 8, y + 4, f"{ratio:.2f}×", color=OWN)
+    return svg(WIDTH, 60 + ROW * len(works), body())
+
+
+def draw_lines(title: str, unit: str, lines: Dict[str, List[Tuple[float, float]]]) -> str:
+    """Lines over the number of files, which is on a logarithmic axis; values begin at 0."""
+    left, right, top, bottom = 70, WIDTH - 190, 50, 320
+    points = [point for series in lines.values() for point in series]
+    low, high = math.log(min(x for x, _ in points)), math.log(max(x for x, _ in points))
+    most = max(y for _, y in points) * 1.1 or 1
+    colors = [OWN, "#1971c2", "#2f9e44", "#9c36b5", PEER, "#e8590c"]
+    x_of: Callable[[float], float] = lambda x: left + (math.log(x) - low) / ((high - low) or 1) * (right - left)
+    y_of: Callable[[float], float] = lambda y: bottom - y / most * (bottom - top)
+
+    def body() -> Iterator[str]:
+        yield text(10, 20, f"{title} ({unit})")
+        for step in range(5):
+            value = most * step / 4
+            yield line(left, y_of(value), right, y_of(value), FAINT)
+            yield text(left - 8, y_of(value) + 4, f"{value:.3g}", "end")
+        for x in sorted({x for x, _ in points}):
+            yield text(x_of(x), bottom + 18, f"{int(x):,}", "middle")
+        for color, (name, series) in zip(colors, lines.items()):
+            path = " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in series)
+            yield f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>'
+            yield text(right + 10, y_of(series[-1][1]) + 4, name, color=color)
+    return svg(WIDTH, 350, body())
