@@ -122,17 +122,13 @@ impl Concurrency {
         pool.broadcast(|_| {
             let mut own = begin();
             let mut meter = self.meter();
-            while self.take_place() {
-                let ended = loop {
-                    let Some(task) = next() else { break true };
-                    if work(task, &mut own, &mut meter).is_break() {
-                        break true;
-                    }
-                    if self.lock().is_crowded() {
-                        break false;
-                    }
-                };
-                self.give_place(ended);
+            while let Some(mut place) = self.take_place() {
+                while !place.has_ended && !self.lock().is_crowded() {
+                    place.has_ended = match next() {
+                        Some(task) => work(task, &mut own, &mut meter).is_break(),
+                        None => true,
+                    };
+                }
             }
         });
     }
@@ -142,24 +138,17 @@ impl Concurrency {
         Meter { concurrency: self, answered: Answered::default() }
     }
 
-    /// Waits until this thread may work; false if there is no more work.
-    fn take_place(&self) -> bool {
+    /// Waits until this thread may work; none if there is no more work.
+    fn take_place(&self) -> Option<Place<'_>> {
         let mut state = self.lock();
         while !state.has_ended && state.working >= state.allowed {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.working += 1;
-        !state.has_ended
-    }
-
-    fn give_place(&self, ended: bool) {
-        let mut state = self.lock();
-        state.working -= 1;
-        state.has_ended |= ended;
-        drop(state);
-        if ended {
-            self.changed.notify_all();
+        if state.has_ended {
+            return None;
         }
+        state.working += 1;
+        Some(Place { concurrency: self, has_ended: false })
     }
 
     fn note(&self, answered: Answered) {
@@ -202,6 +191,27 @@ impl State {
         }
         self.before = Some(done);
         self.allowed = if self.rising { self.allowed * 2 } else { self.allowed / 2 }.clamp(least, most);
+    }
+}
+
+/// A thread's right to work.
+struct Place<'a> {
+    concurrency: &'a Concurrency,
+    /// True if there is no more work for anybody.
+    has_ended: bool,
+}
+
+impl Drop for Place<'_> {
+    /// Gives it back. Those who sleep must not wait for one that panicked, either.
+    fn drop(&mut self) {
+        let has_ended = self.has_ended || std::thread::panicking();
+        let mut state = self.concurrency.lock();
+        state.working -= 1;
+        state.has_ended |= has_ended;
+        drop(state);
+        if has_ended {
+            self.concurrency.changed.notify_all();
+        }
     }
 }
 
@@ -278,5 +288,14 @@ mod tests {
         };
         Concurrency::new(Threads { least: 2, most: 8 }).divide(&pool, next, || 0, work);
         assert_eq!(*done.lock().unwrap(), 999 * 1000 / 2);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_thread_that_panicked() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(8).build().unwrap();
+        let concurrency = Concurrency::new(Threads { least: 1, most: 8 });
+        let work = |(): (), (): &mut (), _: &mut Meter<'_>| -> ControlFlow<()> { panic!("a bug") };
+        let divided = std::panic::AssertUnwindSafe(|| concurrency.divide(&pool, || Some(()), || (), work));
+        assert!(std::panic::catch_unwind(divided).is_err());
     }
 }
