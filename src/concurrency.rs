@@ -148,6 +148,7 @@ impl Concurrency {
             return None;
         }
         state.working += 1;
+        drop(state);
         Some(Place { concurrency: self, has_ended: false })
     }
 

@@ -10,15 +10,11 @@ create table changes (
     number bigint not null
 ) with (fillfactor = 50);
 
--- One row with the figures of the whole index at a moment in which nothing was left to be read and nothing had
--- failed, and the sum of changes of that moment: they hold as long as it is still the same.
+-- One row with the figures of the whole index, as JSON, at a moment in which nothing was left to be read and nothing
+-- had failed, and the sum of changes of that moment: they hold as long as it is still the same.
 create table figures (
-    changes           numeric not null,
-    files             bigint  not null,
-    bytes             bigint  not null,
-    groups            bigint  not null,
-    redundant_files   bigint  not null,
-    reclaimable_bytes bigint  not null
+    changes numeric not null,
+    summary text    not null
 );
 
 -- A row grows by half when its hash comes. With 60 of 100 full, the pages had room for 6 of 10 rows, and the index over

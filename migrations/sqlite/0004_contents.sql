@@ -3,8 +3,8 @@
 alter table directories add column fingerprint blob;
 
 -- What is known of a file's content moves to a table of its own, keyed by the file's row: writing a hash is an
--- insertion at the end instead of a change that no longer fits its page. A row of files is never changed: a
--- file that changed is a new row, and an id is never used again, so what was read of the old one finds no row.
+-- insertion at the end instead of a change that no longer fits its page. A file that is listed with another stamp
+-- is a new row, and an id is never used again, so what was read of the old one finds no row.
 
 drop view file_hashes;
 alter table files rename to files_before;
@@ -39,14 +39,10 @@ create table problems (
     problem text not null
 ) strict;
 
--- One row with the figures of the whole index while nothing is left to be read and nothing failed; it goes in
--- the transaction that changes any of them.
+-- One row with the figures of the whole index, as JSON, while nothing is left to be read and nothing failed; it goes
+-- in the transaction that changes any of them.
 create table figures (
-    files             integer not null,
-    bytes             integer not null,
-    groups            integer not null,
-    redundant_files   integer not null,
-    reclaimable_bytes integer not null
+    summary text not null
 ) strict;
 
 create trigger forget_contents after delete on files begin

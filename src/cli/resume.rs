@@ -9,7 +9,7 @@ use super::context::Context;
 use super::exit::{Exit, Failure};
 use super::scan::{StartedRun, WorkOptions};
 use crate::format::plural;
-use crate::model::group::{ReportFilter, Summary};
+use crate::model::group::Summary;
 
 /// Finish what was interrupted or put off
 ///
@@ -32,8 +32,9 @@ pub(super) async fn run(args: ResumeArgs, context: &Context) -> Result<Exit, Fai
     let index = context.open_index(&settings).await?;
     let run = StartedRun::new(&settings, Arc::clone(&index), context)?;
     let report = run.scanner.resume(&args.directories).await?;
-    if report.idle && !report.is_interrupted() {
-        let Summary { files, pending_files: pending, .. } = index.summary(&ReportFilter::default()).await?;
+    if report.idle
+        && let Some(Summary { files, pending_files: pending, .. }) = report.summary
+    {
         if files == 0 && index.roots().await?.is_empty() {
             context.warn("nothing was scanned yet; run 'dupfind scan DIR'");
         } else if pending == 0 {

@@ -221,10 +221,12 @@ impl StartedRun {
             }
         }
         if json {
-            let summary = self.index.summary(&ReportFilter::default()).await?;
+            let summary = match report.summary {
+                Some(summary) => summary,
+                None => self.index.summary(&ReportFilter::default()).await?,
+            };
             writeln!(io::stdout(), "{}", outcome_json(report, &summary, elapsed))?;
-        } else if !context.quiet && !report.is_interrupted() {
-            let summary = self.index.summary(&ReportFilter::default()).await?;
+        } else if let Some(summary) = report.summary.filter(|_| !context.quiet) {
             let text = outcome_text(report, &summary, elapsed, context);
             io::stdout().write_all(text.as_bytes())?;
         }

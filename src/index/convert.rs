@@ -4,6 +4,9 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use super::{IndexError, Result};
 use crate::model::digest::{Digest, Sample};
 use crate::model::listing::DirectoryId;
@@ -101,6 +104,16 @@ pub(super) fn places(
         (host, volume, mount)
     };
     Places::new(here, rows.into_iter().map(with_host).collect(), identities)
+}
+
+/// Writes JSON for a database to read or to keep.
+pub(super) fn to_json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| IndexError::Damaged(error.to_string()))
+}
+
+/// Reads JSON that a database made or kept.
+pub(super) fn read_json<T: DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| IndexError::Damaged(error.to_string()))
 }
 
 /// A file that is to be read, as a row.

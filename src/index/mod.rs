@@ -220,8 +220,8 @@ pub trait Writer {
         error: Option<&str>,
     ) -> Result<()>;
 
-    /// Prepares what was written for reports: what a run does once, when it has written its last hash.
-    async fn settle(&mut self) -> Result<()>;
+    /// Prepares what was written for reports, and counts it: what a run does once, when it has written its last hash.
+    async fn settle(&mut self) -> Result<Summary>;
 
     /// Gives the right back, in good order.
     async fn close(self: Box<Self>) -> Result<()>;

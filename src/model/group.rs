@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::digest::Digest;
 use super::stamp::Stamp;
 use super::volume::Extent;
@@ -42,7 +44,7 @@ pub enum SortBy {
 }
 
 /// The figures over the whole report.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// Names in the index.
     pub files: u64,
@@ -60,6 +62,13 @@ pub struct Summary {
     pub pending_bytes: u64,
     /// Files and directories that could not be read.
     pub problems: u64,
+}
+
+impl Summary {
+    /// True if nothing is left to be read, and nothing is to be tried again.
+    pub fn is_settled(&self) -> bool {
+        self.pending_files == 0 && self.problems == 0
+    }
 }
 
 /// Two or more physical files of the same size and hash.

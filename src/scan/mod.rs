@@ -27,7 +27,7 @@ use crate::concurrency::Threads;
 use crate::discovery::filter::Filter;
 use crate::discovery::named::NamedRequest;
 use crate::index::{Index, Writer};
-use crate::model::group::{ProblemRow, ReportFilter};
+use crate::model::group::{ProblemRow, ReportFilter, Summary};
 use crate::model::scan::{ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
 use crate::model::volume::{Extent, Host};
@@ -55,6 +55,8 @@ pub struct ScanReport {
     pub status: ScanStatus,
     /// True if there was nothing to do.
     pub idle: bool,
+    /// The figures of the whole index at its end, unless it was stopped before.
+    pub summary: Option<Summary>,
     /// Roots that could not be scanned, and why; nothing of theirs was removed.
     pub skipped_roots: Vec<ProblemRow>,
     /// True if files were named one by one.
@@ -233,7 +235,7 @@ impl Run<'_> {
         }
         self.end_scans(None, pending).await?;
         if !self.report.is_interrupted() {
-            self.writer.settle().await?;
+            self.report.summary = Some(self.writer.settle().await?);
         }
         self.writer.close().await?;
         Ok(self.report)

@@ -216,8 +216,9 @@ pub(crate) async fn kept_figures_are_those_of_the_moment<B: Backend + 'static>()
             let kept = world.index.summary(&ReportFilter::default()).await.unwrap();
             assert_eq!(kept, world.index.summary(&counted).await.unwrap(), "{moment} settling: {what}");
             let mut writer = world.writer().await;
-            writer.settle().await.unwrap();
+            let settled = writer.settle().await.unwrap();
             writer.close().await.unwrap();
+            assert_eq!(settled, kept, "what settling counts: {what}");
         }
     };
     let some = [entry("a", 5, 1), entry("b", 5, 2), entry("c", 5, 3)];
@@ -248,18 +249,25 @@ pub(crate) async fn kept_figures_are_those_of_the_moment<B: Backend + 'static>()
     agree("it could, and there is another").await;
     world.scan(&[world.whole("/r", changed[..2].to_vec())]).await;
     agree("which is gone").await;
-    let mut writer = world.writer().await;
-    let wholly = ScanSettings { hash_all: true, ..ScanSettings::default() };
     let all = extent(world.volume_id, "/r");
+    let put_root = async |hash_all| {
+        let settings = ScanSettings { hash_all, ..ScanSettings::default() };
+        let mut writer = world.writer().await;
+        writer.put_root(&all, Path::new("/r"), &settings).await.unwrap();
+        writer.close().await.unwrap();
+    };
+    let mut writer = world.writer().await;
     changed.push(entry("e", 11, 11));
     let scan = writer.begin_scan(Some(world.root), ScanKind::Scan).await.unwrap();
     writer.write_listings(scan, &[world.whole("/r", changed.clone())]).await.unwrap();
     writer.close().await.unwrap();
     agree("a file without partner").await;
-    let mut writer = world.writer().await;
-    writer.put_root(&all, Path::new("/r"), &wholly).await.unwrap();
-    writer.close().await.unwrap();
-    agree("which is to be hashed").await;
+    for (hash_all, what) in
+        [(true, "which is to be hashed"), (true, "as before"), (false, "or not, after all")]
+    {
+        put_root(hash_all).await;
+        agree(what).await;
+    }
     let mut writer = world.writer().await;
     writer.remove_root(Some(world.root), &[all]).await.unwrap();
     writer.close().await.unwrap();

@@ -9,7 +9,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use super::convert::{column, volume_path};
 use super::scope::{ScopeArrays, with_scope};
 use super::workers::IS_ALIVE;
-use crate::index::convert::{self, status, to_count, to_integer};
+use crate::index::convert::{self, read_json, status, to_count, to_integer, to_json};
 use crate::index::{IndexError, Result};
 use crate::model::path::{VolumePath, to_path};
 use crate::model::scan::{LastScan, Root, RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
@@ -110,6 +110,24 @@ const PUT_ROOT: &str = "
     on conflict (volume_id, path) do update set settings = excluded.settings, shown_path = excluded.shown_path
     returning id";
 
+const HAS_SETTINGS: &str =
+    "select exists (select 1 from roots where volume_id = $1 and path = $2 and settings = $3)";
+
+/// True if there is such a root, with these options.
+pub(super) async fn has_settings(
+    connection: &mut PgConnection,
+    extent: &Extent,
+    settings: &ScanSettings,
+) -> Result<bool> {
+    let has = sqlx::query_scalar(HAS_SETTINGS)
+        .bind(extent.volume.0)
+        .bind(extent.path.as_bytes())
+        .bind(to_json(settings)?)
+        .fetch_one(connection)
+        .await;
+    has.map_err(IndexError::during("remember a root"))
+}
+
 pub(super) async fn put_root(
     connection: &mut PgConnection,
     extent: &Extent,
@@ -117,7 +135,7 @@ pub(super) async fn put_root(
     settings: &ScanSettings,
 ) -> Result<RootId> {
     let failed = || IndexError::during("remember a root");
-    let settings = serde_json::to_string(settings).map_err(|error| IndexError::Damaged(error.to_string()))?;
+    let settings = to_json(settings)?;
     let id: i64 = sqlx::query_scalar(PUT_ROOT)
         .bind(extent.volume.0)
         .bind(extent.path.as_bytes())
@@ -211,8 +229,7 @@ pub(super) async fn roots(connection: &mut PgConnection) -> Result<Vec<Root>> {
 fn read_root(row: &PgRow, extents: &mut HashMap<i64, Vec<(Extent, bool)>>) -> Result<Root> {
     let id: i64 = column(row, 0)?;
     let settings: &str = column(row, 4)?;
-    let settings = serde_json::from_str(settings)
-        .map_err(|error| IndexError::Damaged(format!("the options of root {id}: {error}")))?;
+    let settings = read_json(settings)?;
     let extents = extents.remove(&id).unwrap_or_default();
     let scan: Option<i64> = column(row, 5)?;
     let last_scan = match scan {

@@ -5,8 +5,7 @@
 
 use sqlx::postgres::PgConnection;
 
-use super::convert::count;
-use crate::index::convert::to_integer;
+use crate::index::convert::{read_json, to_json};
 use crate::index::{IndexError, Result};
 use crate::model::group::Summary;
 use crate::model::worker::WorkerId;
@@ -25,39 +24,25 @@ pub(super) async fn note(connection: &mut PgConnection, worker: WorkerId) -> Res
 }
 
 const KEPT: &str = "
-    select files, bytes, groups, redundant_files, reclaimable_bytes from figures
-    where changes = (select coalesce(sum(number), 0) from changes)";
+    select summary from figures where changes = (select coalesce(sum(number), 0) from changes)";
 
 /// The figures of the whole index, if they were kept and nothing changed since: then nothing is left to be read.
 pub(super) async fn kept_figures(connection: &mut PgConnection) -> Result<Option<Summary>> {
-    let kept = sqlx::query(KEPT).fetch_optional(connection).await;
-    let Some(row) = kept.map_err(IndexError::during("read the figures"))? else { return Ok(None) };
-    Ok(Some(Summary {
-        files: count(&row, 0)?,
-        bytes: count(&row, 1)?,
-        groups: count(&row, 2)?,
-        redundant_files: count(&row, 3)?,
-        reclaimable_bytes: count(&row, 4)?,
-        ..Summary::default()
-    }))
+    let kept: Option<String> = sqlx::query_scalar(KEPT)
+        .fetch_optional(connection)
+        .await
+        .map_err(IndexError::during("read the figures"))?;
+    kept.map(|text| read_json(&text)).transpose()
 }
 
 const KEEP: &str = "
     with forgotten as (delete from figures)
-    insert into figures (changes, files, bytes, groups, redundant_files, reclaimable_bytes)
-    select coalesce(sum(number), 0), $1, $2, $3, $4, $5 from changes";
+    insert into figures (changes, summary) select coalesce(sum(number), 0), $1 from changes";
 
 /// Keeps the figures of the moment that this transaction sees, if nothing is left to be read and nothing failed.
 pub(super) async fn keep_figures(connection: &mut PgConnection, summary: &Summary) -> Result<()> {
-    if summary.pending_files == 0 && summary.problems == 0 {
-        let kept = sqlx::query(KEEP)
-            .bind(to_integer(summary.files))
-            .bind(to_integer(summary.bytes))
-            .bind(to_integer(summary.groups))
-            .bind(to_integer(summary.redundant_files))
-            .bind(to_integer(summary.reclaimable_bytes))
-            .execute(connection)
-            .await;
+    if summary.is_settled() {
+        let kept = sqlx::query(KEEP).bind(to_json(summary)?).execute(connection).await;
         kept.map_err(IndexError::during("keep the figures"))?;
     }
     Ok(())

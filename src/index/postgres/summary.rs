@@ -72,15 +72,11 @@ pub(super) async fn summary(connection: &mut PgConnection, filter: &ReportFilter
     summary_of_this_moment(connection, filter).await
 }
 
-/// Keeps the figures of the whole index for as long as nothing changes.
-pub(super) async fn keep(connection: &mut PgConnection) -> Result<()> {
-    see_one_moment(connection).await?;
-    if changes::kept_figures(connection).await?.is_none() {
-        expect_whole_tables(connection, "count files").await?;
-        let summary = summary_of_this_moment(connection, &ReportFilter::default()).await?;
-        changes::keep_figures(connection, &summary).await?;
-    }
-    Ok(())
+/// The figures of the whole index, kept for as long as nothing changes.
+pub(super) async fn keep(connection: &mut PgConnection) -> Result<Summary> {
+    let summary = summary(connection, &ReportFilter::default()).await?;
+    changes::keep_figures(connection, &summary).await?;
+    Ok(summary)
 }
 
 /// What comes first in a transaction of several statements that belong together.

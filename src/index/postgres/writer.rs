@@ -14,6 +14,7 @@ use super::session::Session;
 use super::workers::Heartbeat;
 use super::{catalog, changes, discovery, leases, summary, workers, write_back};
 use crate::index::{IndexError, PendingReader, Result, Writer, Written};
+use crate::model::group::Summary;
 use crate::model::listing::Listing;
 use crate::model::pending::{Outcome, Scope, Stage};
 use crate::model::scan::{RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
@@ -132,7 +133,7 @@ impl Writer for PostgresWriter {
         let worker = self.worker;
         let put = async |connection: &mut PgConnection| {
             // With --hash-all files count as pending that did not before.
-            if settings.hash_all {
+            if !catalog::has_settings(connection, extent, settings).await? {
                 changes::note(connection, worker).await?;
             }
             catalog::put_root(connection, extent, path, settings).await
@@ -245,7 +246,8 @@ impl Writer for PostgresWriter {
         self.session.transaction("end a scan", end).await
     }
 
-    async fn settle(&mut self) -> Result<()> {
+    async fn settle(&mut self) -> Result<Summary> {
+        self.finish_writing().await?;
         self.session.transaction("keep the figures", async |connection| summary::keep(connection).await).await
     }
 

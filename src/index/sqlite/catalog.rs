@@ -6,8 +6,8 @@ use std::path::Path;
 
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use super::convert::{column, status, to_json, volume_path};
-use crate::index::convert::{self, below, to_integer};
+use super::convert::{column, status, volume_path};
+use crate::index::convert::{self, below, read_json, to_integer, to_json};
 use crate::index::{IndexError, Result};
 use crate::model::path::{VolumePath, to_path};
 use crate::model::scan::{LastScan, Root, RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
@@ -107,6 +107,24 @@ const PUT_ROOT: &str = "
     on conflict (volume_id, path) do update set settings = excluded.settings, shown_path = excluded.shown_path
     returning id";
 
+const HAS_SETTINGS: &str =
+    "select exists (select 1 from roots where volume_id = ? and path = ? and settings = ?)";
+
+/// True if there is such a root, with these options.
+pub(super) async fn has_settings(
+    connection: &mut SqliteConnection,
+    extent: &Extent,
+    settings: &ScanSettings,
+) -> Result<bool> {
+    let has = sqlx::query_scalar(HAS_SETTINGS)
+        .bind(extent.volume.0)
+        .bind(extent.path.as_bytes())
+        .bind(to_json(settings)?)
+        .fetch_one(connection)
+        .await;
+    has.map_err(IndexError::during("remember a root"))
+}
+
 pub(super) async fn put_root(
     connection: &mut SqliteConnection,
     extent: &Extent,
@@ -114,7 +132,7 @@ pub(super) async fn put_root(
     settings: &ScanSettings,
 ) -> Result<RootId> {
     let failed = || IndexError::during("remember a root");
-    let settings = serde_json::to_string(settings).map_err(|error| IndexError::Damaged(error.to_string()))?;
+    let settings = to_json(settings)?;
     let id: i64 = sqlx::query_scalar(PUT_ROOT)
         .bind(extent.volume.0)
         .bind(extent.path.as_bytes())
@@ -207,8 +225,7 @@ pub(super) async fn roots(connection: &mut SqliteConnection) -> Result<Vec<Root>
 fn read_root(row: &SqliteRow, extents: &mut HashMap<i64, Vec<(Extent, bool)>>) -> Result<Root> {
     let id: i64 = column(row, 0)?;
     let settings: &str = column(row, 4)?;
-    let settings = serde_json::from_str(settings)
-        .map_err(|error| IndexError::Damaged(format!("the options of root {id}: {error}")))?;
+    let settings = read_json(settings)?;
     let extents = extents.remove(&id).unwrap_or_default();
     let scan: Option<i64> = column(row, 5)?;
     let last_scan = match scan {

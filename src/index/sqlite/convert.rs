@@ -1,7 +1,6 @@
 //! Reading SQLite's rows, and what travels through it as JSON.
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
@@ -32,16 +31,6 @@ pub(super) fn volume_path(row: &SqliteRow, index: usize) -> Result<VolumePath> {
 /// Reads a scan's status.
 pub(super) fn status(row: &SqliteRow, index: usize) -> Result<ScanStatus> {
     convert::status(column(row, index)?)
-}
-
-/// Writes JSON for `json_each`.
-pub(super) fn to_json(value: &impl Serialize) -> Result<String> {
-    serde_json::to_string(value).map_err(|error| IndexError::Damaged(error.to_string()))
-}
-
-/// Reads JSON that SQLite made.
-pub(super) fn read_json<T: DeserializeOwned>(text: &str) -> Result<T> {
-    serde_json::from_str(text).map_err(|error| IndexError::Damaged(error.to_string()))
 }
 
 /// Bytes that travel through JSON as SQLite's `hex` writes them.

@@ -12,8 +12,8 @@ use super::bulk::{Binder, Bulk};
 use super::catalog::{
     TAKE_LINKED, TAKE_NAMELESS, delete_collected, forget_uncovered, put_extents, take_extents,
 };
-use super::convert::{column, to_json, volume_path};
-use crate::index::convert::{RowState, below, inode_to_integer, to_integer};
+use super::convert::{column, volume_path};
+use crate::index::convert::{RowState, below, inode_to_integer, to_integer, to_json};
 use crate::index::{IndexError, Result, Written};
 use crate::model::digest::Fingerprint;
 use crate::model::listing::{Coverage, DirectoryId, Entry, Listing};

@@ -12,10 +12,10 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use sqlx::sqlite::SqliteConnection;
 
-use super::convert::{HexBytes, column, count, read_json, to_json, volume_path};
+use super::convert::{HexBytes, column, count, volume_path};
 use super::scope;
 use super::summary::kept_figures;
-use crate::index::convert::{Jobs, PendingRow, stamp, to_integer};
+use crate::index::convert::{Jobs, PendingRow, read_json, stamp, to_integer, to_json};
 use crate::index::{IndexError, PendingReader, Result};
 use crate::model::pending::{Job, PendingTotals, SAMPLE_BYTES, SMALL_FILE, Scope, Stage};
 use crate::model::volume::{MountMap, VolumeId};

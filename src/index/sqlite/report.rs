@@ -9,9 +9,9 @@ use serde::Deserialize;
 use sqlx::sqlite::SqliteConnection;
 use tokio::sync::mpsc;
 
-use super::convert::{HexBytes, read_json};
+use super::convert::HexBytes;
 use super::summary::select_groups;
-use crate::index::convert::{stamp, to_integer};
+use crate::index::convert::{read_json, stamp, to_integer};
 use crate::index::members::{MemberRow, Members};
 use crate::index::{IndexError, ReportReader, Result};
 use crate::model::group::{ReportFilter, ReportItem, SortBy, Summary};

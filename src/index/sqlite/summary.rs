@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::convert::{column, count, volume_path};
 use super::{catalog, scope};
-use crate::index::convert::{to_count, to_integer};
+use crate::index::convert::{read_json, to_count, to_integer, to_json};
 use crate::index::{IndexError, Result};
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
 use crate::model::pending::ExtentTotals;
@@ -70,39 +70,25 @@ const PENDING_FIGURES: &str = "
       and (?1 or f.directory_id in (select directory_id from temp.scope))
       and not exists (select 1 from problems where file_id = p.id)";
 
-const READ_FIGURES: &str = "select files, bytes, groups, redundant_files, reclaimable_bytes from figures";
+const KEPT_FIGURES: &str = "select summary from figures";
 
-const KEEP_FIGURES: &str = "
-    insert into figures (files, bytes, groups, redundant_files, reclaimable_bytes)
-    select ?1, ?2, ?3, ?4, ?5 where not exists (select 1 from figures)";
+const KEEP_FIGURES: &str = "insert into figures (summary) select ? where not exists (select 1 from figures)";
 
 const FORGET_FIGURES: &str = "delete from figures";
 
 /// The figures of the whole index if they were kept: then nothing is left to be read.
 pub(super) async fn kept_figures(connection: &mut SqliteConnection) -> Result<Option<Summary>> {
-    let kept = sqlx::query(READ_FIGURES).fetch_optional(connection).await;
-    let Some(row) = kept.map_err(IndexError::during("read the figures"))? else { return Ok(None) };
-    Ok(Some(Summary {
-        files: count(&row, 0)?,
-        bytes: count(&row, 1)?,
-        groups: count(&row, 2)?,
-        redundant_files: count(&row, 3)?,
-        reclaimable_bytes: count(&row, 4)?,
-        ..Summary::default()
-    }))
+    let kept: Option<String> = sqlx::query_scalar(KEPT_FIGURES)
+        .fetch_optional(connection)
+        .await
+        .map_err(IndexError::during("read the figures"))?;
+    kept.map(|text| read_json(&text)).transpose()
 }
 
 /// Keeps the figures of the whole index, if nothing is left to be read and nothing failed.
 pub(super) async fn keep_figures(connection: &mut SqliteConnection, summary: &Summary) -> Result<()> {
-    if summary.pending_files == 0 && summary.problems == 0 {
-        let kept = sqlx::query(KEEP_FIGURES)
-            .bind(to_integer(summary.files))
-            .bind(to_integer(summary.bytes))
-            .bind(to_integer(summary.groups))
-            .bind(to_integer(summary.redundant_files))
-            .bind(to_integer(summary.reclaimable_bytes))
-            .execute(connection)
-            .await;
+    if summary.is_settled() {
+        let kept = sqlx::query(KEEP_FIGURES).bind(to_json(summary)?).execute(connection).await;
         kept.map_err(IndexError::during("keep the figures"))?;
     }
     Ok(())

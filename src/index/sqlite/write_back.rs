@@ -6,8 +6,7 @@
 use sqlx::sqlite::SqliteConnection;
 
 use super::bulk::Bulk;
-use super::convert::to_json;
-use crate::index::convert::{inode_to_integer, sample_bytes, to_integer};
+use crate::index::convert::{inode_to_integer, sample_bytes, to_integer, to_json};
 use crate::index::{IndexError, Result};
 use crate::model::digest::{Digest, Sample};
 use crate::model::listing::Problem;

@@ -12,7 +12,7 @@ use super::settle::{HashIndex, empty_log};
 use super::{SqliteIndex, catalog, discovery, pending, summary, workers, write_back};
 use crate::index::lock::WriteLock;
 use crate::index::{Index as _, IndexError, PendingReader, Result, Writer, Written};
-use crate::model::group::ReportFilter;
+use crate::model::group::{ReportFilter, Summary};
 use crate::model::listing::Listing;
 use crate::model::pending::{Outcome, Scope, Stage};
 use crate::model::scan::{RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
@@ -108,11 +108,12 @@ impl Writer for SqliteWriter {
     }
 
     async fn put_root(&mut self, extent: &Extent, path: &Path, settings: &ScanSettings) -> Result<RootId> {
+        let connection = self.transaction().await?;
         // With --hash-all files count as pending that did not before.
-        if settings.hash_all {
-            summary::forget_figures(self.transaction().await?).await?;
+        if !catalog::has_settings(connection, extent, settings).await? {
+            summary::forget_figures(connection).await?;
         }
-        catalog::put_root(self.transaction().await?, extent, path, settings).await
+        catalog::put_root(connection, extent, path, settings).await
     }
 
     async fn remove_root(&mut self, root: Option<RootId>, extents: &[Extent]) -> Result<u64> {
@@ -177,7 +178,7 @@ impl Writer for SqliteWriter {
         catalog::end_scan(self.transaction().await?, scan, status, counts, error).await
     }
 
-    async fn settle(&mut self) -> Result<()> {
+    async fn settle(&mut self) -> Result<Summary> {
         self.commit().await?;
         self.transaction().await?;
         // They do not wait for each other, and one alone leaves a core idle.
@@ -186,9 +187,10 @@ impl Writer for SqliteWriter {
         self.commit().await?;
         let everything = ReportFilter::default();
         let (summary, moved) = tokio::join!(self.index.summary(&everything), empty_log(&self.index));
-        moved?;
-        summary::keep_figures(self.transaction().await?, &summary?).await?;
-        self.commit().await
+        let summary = moved.and(summary)?;
+        summary::keep_figures(self.transaction().await?, &summary).await?;
+        self.commit().await?;
+        Ok(summary)
     }
 
     async fn close(mut self: Box<Self>) -> Result<()> {
