@@ -13,7 +13,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::mpsc::Sender;
-use walkdir::{DirEntry, WalkDir};
 
 use super::LISTING_ENTRIES;
 use super::filter::Filter;
@@ -23,7 +22,7 @@ use crate::model::listing::{Coverage, Entry, Listing, Problem};
 use crate::model::settings::ScanSettings;
 use crate::model::stamp::FileStat;
 use crate::model::volume::Location;
-use crate::os::{Directory, ShortPath};
+use crate::os::{DirectoryEntry, EntryKind, OpenDirectory};
 use crate::progress::Progress;
 use crate::volume::{Place, Volumes};
 
@@ -168,17 +167,15 @@ impl<'a> Walk<'a> {
     }
 
     fn read_entries(&self, task: &Task, listing: &mut OpenListing<'_, 'a>) -> io::Result<()> {
-        let short = ShortPath::of(&task.absolute)?;
-        let directory = Directory::open(short.as_path())?;
+        let mut directory = OpenDirectory::open(&task.absolute)?;
         let mut relative = Vec::with_capacity(task.relative.len() + 64);
-        for entry in WalkDir::new(short.as_path()).min_depth(1).max_depth(1) {
-            let entry = entry.map_err(io_error)?;
+        while let Some(entry) = directory.next_entry()? {
             relative.clear();
             relative.extend_from_slice(&task.relative);
             if !relative.is_empty() {
                 relative.push(b'/');
             }
-            relative.extend_from_slice(entry.file_name().as_bytes());
+            relative.extend_from_slice(entry.name());
             self.take_entry(task, &directory, &entry, &relative, listing)?;
             if self.stopped.load(Ordering::Relaxed) {
                 break;
@@ -190,48 +187,55 @@ impl<'a> Walk<'a> {
     fn take_entry(
         &self,
         task: &Task,
-        directory: &Directory,
-        entry: &DirEntry,
+        directory: &OpenDirectory,
+        entry: &DirectoryEntry,
         relative: &[u8],
         listing: &mut OpenListing<'_, 'a>,
     ) -> io::Result<()> {
-        let name = entry.file_name();
-        if self.request.filter.passes_over(name.as_bytes(), relative) {
+        let name = entry.name();
+        if self.request.filter.passes_over(name, relative) {
             return Ok(());
         }
-        let kind = entry.file_type();
-        if kind.is_dir() {
-            return self.enter(task, directory, name, relative);
+        match entry.kind {
+            EntryKind::Directory => return self.enter(task, directory, entry, relative),
+            EntryKind::Link if self.request.settings.follow_links => {
+                self.follow(task, name, relative);
+                return Ok(());
+            }
+            EntryKind::Link | EntryKind::Other => {
+                self.progress.passed_over.add(1);
+                return Ok(());
+            }
+            EntryKind::File => {}
         }
-        if kind.is_symlink() && self.request.settings.follow_links {
-            self.follow(task, entry, relative);
+        if !self.request.filter.includes(relative) || self.is_own_file(task, name) {
             return Ok(());
         }
-        if !kind.is_file() {
-            self.progress.passed_over.add(1);
-            return Ok(());
-        }
-        if !self.request.filter.includes(relative) || self.is_own_file(task, name.as_bytes()) {
-            return Ok(());
-        }
-        let Some(stat) = look_at(directory, name)? else { return Ok(()) };
+        let Some(stat) = directory.stat(entry)? else { return Ok(()) };
         if stat.is_file && self.request.filter.takes_size(stat.size) {
-            listing.add(Entry::of(name.as_bytes(), &stat, task.device));
+            listing.add(Entry::of(name, &stat, task.device));
         }
         Ok(())
     }
 
     /// Queues a subdirectory, unless it belongs to another root or lies too deep.
-    fn enter(&self, task: &Task, directory: &Directory, name: &OsStr, relative: &[u8]) -> io::Result<()> {
-        let Some(stat) = look_at(directory, name)? else { return Ok(()) };
-        let absolute = task.absolute.join(name);
+    fn enter(
+        &self,
+        task: &Task,
+        directory: &OpenDirectory,
+        entry: &DirectoryEntry,
+        relative: &[u8],
+    ) -> io::Result<()> {
+        let Some(stat) = directory.stat(entry)? else { return Ok(()) };
+        let name = entry.name();
+        let absolute = task.absolute.join(OsStr::from_bytes(name));
         let device = stat.device;
         let depth = task.depth + 1;
         let mounted_here = device != task.device || self.volumes.is_mount_point(&absolute);
         let place = if mounted_here {
             self.volumes.locate(&absolute, device)
         } else {
-            Place { volume: Arc::clone(&task.place.volume), path: task.place.path.join(name.as_bytes()) }
+            Place { volume: Arc::clone(&task.place.volume), path: task.place.path.join(name) }
         };
         if self.request.other_roots.contains(&place.location()) {
             return Ok(());
@@ -254,8 +258,8 @@ impl<'a> Walk<'a> {
 
     /// Takes on what a symbolic link points to, under its real path, so that nothing ever has two
     /// paths. A link that leads nowhere, in a circle, or into another root is passed over.
-    fn follow(&self, task: &Task, entry: &DirEntry, relative: &[u8]) {
-        let target = std::fs::canonicalize(task.absolute.join(entry.file_name()));
+    fn follow(&self, task: &Task, name: &[u8], relative: &[u8]) {
+        let target = std::fs::canonicalize(task.absolute.join(OsStr::from_bytes(name)));
         let target = target.and_then(|path| Ok((std::fs::metadata(&path)?, path)));
         let Ok((metadata, absolute)) = target else {
             self.progress.passed_over.add(1);
@@ -450,18 +454,4 @@ impl<'w, 'a> OpenListing<'w, 'a> {
 /// A set that threads share; one that panicked left it whole, as each change is a single step.
 fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What the system says of an entry; nothing if it is gone since it was listed.
-fn look_at(directory: &Directory, name: &OsStr) -> io::Result<Option<FileStat>> {
-    match directory.stat(name) {
-        Ok(stat) => Ok(Some(stat)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// The system's own error: walkdir's would repeat the path.
-fn io_error(error: walkdir::Error) -> io::Error {
-    error.into_io_error().unwrap_or_else(|| io::Error::other("the links form a circle"))
 }

@@ -67,14 +67,14 @@ const LONGEST_DIRECTORY: usize = 4096 - 256 - 2;
 /// A path beyond `PATH_MAX` is opened piece by piece; the last directory opened then stands in for
 /// what came before, as `/proc/self/fd/N`, for as long as this value lives.
 #[derive(Debug)]
-pub struct ShortPath<'a> {
+pub(super) struct ShortPath<'a> {
     given: &'a Path,
     replaced: Option<(PathBuf, OwnedFd)>,
 }
 
 impl<'a> ShortPath<'a> {
     /// Shortens `path`, if it has to be: only then can it fail.
-    pub fn of(path: &'a Path) -> io::Result<Self> {
+    pub(super) fn of(path: &'a Path) -> io::Result<Self> {
         let mut rest = path.as_os_str().as_bytes();
         if rest.len() <= LONGEST_DIRECTORY {
             return Ok(Self { given: path, replaced: None });
@@ -100,7 +100,7 @@ impl<'a> ShortPath<'a> {
     }
 
     /// The path to hand to the system.
-    pub fn as_path(&self) -> &Path {
+    pub(super) fn as_path(&self) -> &Path {
         self.replaced.as_ref().map_or(self.given, |(short, _)| short)
     }
 }

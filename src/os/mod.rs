@@ -1,7 +1,7 @@
 //! Everything that only one operating system offers, each with a portable fallback beside it.
 //!
-//! Owns the mount table, the number a filesystem goes by, and paths longer than a system call
-//! takes. Refuses to know what they are used for.
+//! Owns the mount table, the number a filesystem goes by, open directories, and paths longer than a system
+//! call takes. Refuses to know what they are used for.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 
 use crate::model::stamp::{FileStat, Nanos};
 
@@ -24,7 +24,8 @@ mod portable;
 #[cfg(not(target_os = "linux"))]
 use portable as system;
 
-pub use system::{ShortPath, filesystem_number, mount_points};
+use system::ShortPath;
+pub use system::{filesystem_number, mount_points};
 
 /// A line of the system's mount table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,8 +48,8 @@ pub fn is_link_refused(error: &io::Error) -> bool {
     error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }
 
-/// An open directory: its entries are looked at by their names alone, without walking the whole path
-/// again for each.
+/// An open directory: its files are opened by their names alone, without walking the whole path again for
+/// each.
 #[derive(Debug)]
 pub struct Directory(OwnedFd);
 
@@ -79,10 +80,85 @@ impl Directory {
         };
         Ok(File::from(opened?))
     }
+}
 
-    /// Looks at an entry; a symbolic link is not followed.
-    pub fn stat(&self, name: &OsStr) -> io::Result<FileStat> {
-        Ok(file_stat(&rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?))
+/// What an entry of a directory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Link,
+    /// A device, a fifo or a socket.
+    Other,
+}
+
+/// An entry of a directory that is being listed.
+#[derive(Debug)]
+pub struct DirectoryEntry {
+    entry: rustix::fs::DirEntry,
+    /// What it is.
+    pub kind: EntryKind,
+}
+
+impl DirectoryEntry {
+    /// Its name: raw bytes, no slash.
+    pub fn name(&self) -> &[u8] {
+        self.entry.file_name().to_bytes()
+    }
+}
+
+/// A directory that is being listed: entries come in the system's order, and are looked at by their names.
+#[derive(Debug)]
+pub struct OpenDirectory(Dir);
+
+impl OpenDirectory {
+    /// Opens a directory whose path may be of any length.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let Directory(opened) = Directory::open(path)?;
+        Ok(Self(Dir::new(opened)?))
+    }
+
+    /// The next entry but itself and its parent; none at the end.
+    pub fn next_entry(&mut self) -> io::Result<Option<DirectoryEntry>> {
+        while let Some(entry) = self.0.read().transpose()? {
+            if matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let told = match entry.file_type() {
+                // Not every filesystem tells.
+                FileType::Unknown => self.look_at(&entry)?.map(|stat| FileType::from_raw_mode(stat.st_mode)),
+                told => Some(told),
+            };
+            if let Some(told) = told {
+                return Ok(Some(DirectoryEntry { kind: kind(told), entry }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What the system says of an entry, of a symbolic link itself; none if it is gone since it was listed.
+    pub fn stat(&self, entry: &DirectoryEntry) -> io::Result<Option<FileStat>> {
+        Ok(self.look_at(&entry.entry)?.as_ref().map(file_stat))
+    }
+
+    fn look_at(&self, entry: &rustix::fs::DirEntry) -> io::Result<Option<rustix::fs::Stat>> {
+        match rustix::fs::statat(self.0.fd()?, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn kind(file_type: FileType) -> EntryKind {
+    match file_type {
+        FileType::RegularFile => EntryKind::File,
+        FileType::Directory => EntryKind::Directory,
+        FileType::Symlink => EntryKind::Link,
+        _ => EntryKind::Other,
     }
 }
 

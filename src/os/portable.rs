@@ -27,17 +27,17 @@ pub fn filesystem_number(_path: &Path) -> io::Result<u64> {
 
 /// A path as it was given: one that is too long fails when it is used, and is reported then.
 #[derive(Debug)]
-pub struct ShortPath<'a>(&'a Path);
+pub(super) struct ShortPath<'a>(&'a Path);
 
 impl<'a> ShortPath<'a> {
     /// Takes the path as it is.
     #[expect(clippy::unnecessary_wraps, reason = "the other systems can fail")]
-    pub fn of(path: &'a Path) -> io::Result<Self> {
+    pub(super) fn of(path: &'a Path) -> io::Result<Self> {
         Ok(Self(path))
     }
 
     /// The path to hand to the system.
-    pub fn as_path(&self) -> &Path {
+    pub(super) fn as_path(&self) -> &Path {
         self.0
     }
 }
