@@ -11,6 +11,7 @@ use tokio::sync::mpsc::Sender;
 
 use super::LISTING_ENTRIES;
 use super::filter::Filter;
+use super::outbox::Outbox;
 use crate::cancel::Cancel;
 use crate::model::group::ProblemRow;
 use crate::model::listing::{Coverage, Entry, Listing, Problem};
@@ -50,15 +51,15 @@ pub fn list_named(
     request: &NamedRequest,
     names: &mut dyn BufRead,
     volumes: &Volumes,
-    listings: Sender<Listing>,
+    listings: Sender<Vec<Listing>>,
     cancel: &Cancel,
     progress: &Progress,
 ) -> io::Result<NamedEnd> {
     let mut end = NamedEnd { complete: true, problems: Vec::new() };
-    let mut output = Output { listings, progress, open: None };
+    let mut output = Output { outbox: Outbox::new(listings, progress), open: None };
     let mut name = Vec::new();
     while names.read_until(request.delimiter, &mut name)? > 0 {
-        if cancel.is_requested() || output.listings.is_closed() {
+        if cancel.is_requested() || output.outbox.is_closed() {
             end.complete = false;
             break;
         }
@@ -81,7 +82,8 @@ pub fn list_named(
             end.problems.push(ProblemRow { host: None, path, problem: Problem::of(&error).to_text() });
         }
     }
-    output.flush();
+    output.close();
+    end.complete &= output.outbox.flush().is_ok();
     Ok(end)
 }
 
@@ -113,8 +115,7 @@ fn is_wanted(absolute: &Path, metadata: &Metadata, filter: &Filter) -> bool {
 
 /// Neighbours in the list that lie in one directory become one listing.
 struct Output<'a> {
-    listings: Sender<Listing>,
-    progress: &'a Progress,
+    outbox: Outbox<'a>,
     open: Option<OpenDirectory>,
 }
 
@@ -132,7 +133,7 @@ impl Output<'_> {
         };
         let fits = |open: &OpenDirectory| open.absolute == parent && open.entries.len() < LISTING_ENTRIES;
         if !self.open.as_ref().is_some_and(fits) {
-            self.flush();
+            self.close();
             let device = std::fs::metadata(parent)?.dev();
             let place = volumes.locate(parent, device);
             self.open =
@@ -144,16 +145,15 @@ impl Output<'_> {
         Ok(())
     }
 
-    fn flush(&mut self) {
+    /// Ends the open directory: the list goes on with another.
+    fn close(&mut self) {
         let Some(OpenDirectory { place: Place { volume, path }, mut entries, .. }) = self.open.take() else {
             return;
         };
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         entries.dedup_by(|a, b| a.name == b.name);
-        self.progress.files.add(entries.len() as u64);
-        self.progress.bytes.add(entries.iter().map(|entry| entry.stamp.size).sum());
         let listing = Listing { volume, directory: path, coverage: Coverage::Selected, entries };
         // A closed channel means "stop"; the loop sees it at the next name.
-        let _ = self.listings.blocking_send(listing);
+        let _ = self.outbox.push(listing);
     }
 }

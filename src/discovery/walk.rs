@@ -16,6 +16,7 @@ use tokio::sync::mpsc::Sender;
 
 use super::LISTING_ENTRIES;
 use super::filter::Filter;
+use super::outbox::Outbox;
 use crate::cancel::Cancel;
 use crate::concurrency::{Concurrency, Meter, Threads};
 use crate::model::listing::{Coverage, Entry, Listing, Problem};
@@ -61,7 +62,7 @@ pub struct WalkEnd {
 struct Walk<'a> {
     request: &'a WalkRequest,
     volumes: &'a Volumes,
-    listings: Sender<Listing>,
+    outbox: Outbox<'a>,
     cancel: &'a Cancel,
     progress: &'a Progress,
     tasks: Tasks,
@@ -105,7 +106,7 @@ pub fn walk(
     request: &WalkRequest,
     volumes: &Volumes,
     pool: &rayon::ThreadPool,
-    listings: Sender<Listing>,
+    listings: Sender<Vec<Listing>>,
     cancel: &Cancel,
     progress: &Progress,
 ) -> io::Result<WalkEnd> {
@@ -115,7 +116,7 @@ pub fn walk(
     let walk = Walk {
         request,
         volumes,
-        listings,
+        outbox: Outbox::new(listings, progress),
         cancel,
         progress,
         tasks: Tasks::default(),
@@ -137,8 +138,9 @@ pub fn walk(
     };
     Concurrency::new(request.threads).divide(pool, || walk.tasks.next(), || (), list);
     walk.list_linked_files();
+    let was_sent = walk.outbox.flush().is_ok();
     Ok(WalkEnd {
-        complete: !walk.stopped.into_inner(),
+        complete: was_sent && !walk.stopped.into_inner(),
         entered: walk.entered.into_inner().unwrap_or_else(PoisonError::into_inner),
         linked: walk.linked.into_inner().unwrap_or_else(PoisonError::into_inner),
     })
@@ -347,10 +349,7 @@ impl<'a> Walk<'a> {
     }
 
     fn send(&self, listing: Listing) {
-        let bytes: u64 = listing.entries.iter().map(|entry| entry.stamp.size).sum();
-        self.progress.files.add(listing.entries.len() as u64);
-        self.progress.bytes.add(bytes);
-        if self.listings.blocking_send(listing).is_err() {
+        if self.outbox.push(listing).is_err() {
             self.stop();
         }
     }

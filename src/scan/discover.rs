@@ -22,8 +22,8 @@ use crate::model::volume::{Extent, Location, MountedVolume, VolumeId};
 use crate::progress::Phase;
 use crate::volume::Place;
 
-/// Listings that wait for the index: a directory each, of at most 4,096 entries.
-const WAITING_LISTINGS: usize = 256;
+/// Sends of listings that wait for the index, each of some hundred rows or one large directory's piece.
+const WAITING_SENDS: usize = 16;
 
 impl Run<'_> {
     /// Walks roots one after the other. Returns the subtrees that were walked.
@@ -87,7 +87,7 @@ impl Run<'_> {
         };
 
         let pool = Scanner::pool("walk", scanner.workers.walk.most)?;
-        let (sender, listings) = mpsc::channel(WAITING_LISTINGS);
+        let (sender, listings) = mpsc::channel(WAITING_SENDS);
         let (volumes, cancel) = (Arc::clone(&scanner.volumes), scanner.cancel.clone());
         let progress = Arc::clone(&scanner.progress);
         let walking =
@@ -132,7 +132,7 @@ impl Run<'_> {
         let scan = self.writer.begin_scan(None, ScanKind::FilesFrom).await?;
         self.writer.commit().await?;
 
-        let (sender, listings) = mpsc::channel(WAITING_LISTINGS);
+        let (sender, listings) = mpsc::channel(WAITING_SENDS);
         let (volumes, cancel) = (Arc::clone(&scanner.volumes), scanner.cancel.clone());
         let progress = Arc::clone(&scanner.progress);
         let listing = run_blocking("list", move || {
@@ -178,7 +178,7 @@ impl Run<'_> {
     async fn write_listings(
         &mut self,
         scan: ScanId,
-        listings: mpsc::Receiver<Listing>,
+        listings: mpsc::Receiver<Vec<Listing>>,
         mut ahead: Option<&mut ReadAhead>,
     ) -> Result<(ScanCounts, HashSet<Extent>), ScanError> {
         let mut incoming = Incoming::new(listings, self.scanner.workers.batch);
@@ -247,7 +247,7 @@ impl Run<'_> {
 
 /// Listings as they come, collected into batches.
 struct Incoming {
-    listings: mpsc::Receiver<Listing>,
+    listings: mpsc::Receiver<Vec<Listing>>,
     batch: Vec<Listing>,
     rows: usize,
     most: usize,
@@ -256,7 +256,7 @@ struct Incoming {
 }
 
 impl Incoming {
-    fn new(listings: mpsc::Receiver<Listing>, most: usize) -> Self {
+    fn new(listings: mpsc::Receiver<Vec<Listing>>, most: usize) -> Self {
         let since = tokio::time::Instant::now();
         Self { listings, batch: Vec::new(), rows: 0, most, has_ended: false, since }
     }
@@ -265,12 +265,12 @@ impl Incoming {
         self.rows < self.most && !self.has_ended
     }
 
-    /// Waits for one more. Nothing is lost if the wait is broken off.
+    /// Waits for some more. Nothing is lost if the wait is broken off.
     async fn receive(&mut self) {
         match self.listings.recv().await {
-            Some(listing) => {
-                self.rows += 1 + listing.entries.len();
-                self.batch.push(listing);
+            Some(listings) => {
+                self.rows += listings.iter().map(|listing| 1 + listing.entries.len()).sum::<usize>();
+                self.batch.extend(listings);
             }
             None => self.has_ended = true,
         }
