@@ -10,7 +10,7 @@ use sqlx::{Arguments as _, AssertSqlSafe};
 use crate::index::{IndexError, Result};
 
 /// Rows in the largest statement: eleven columns of 1,024 rows stay below SQLite's 32,766 parameters.
-const MOST_ROWS: usize = 1024;
+pub(super) const MOST_ROWS: usize = 1024;
 
 /// A statement whose `values` list is as long as there are rows.
 #[derive(Debug)]

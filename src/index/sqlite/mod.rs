@@ -53,6 +53,10 @@ const CHECKPOINT_PAGES: &str = "32768";
 /// Statement texts kept prepared on a connection: every length of every bulk statement.
 const STATEMENTS: usize = 128;
 
+/// Rows that SQLite's thread may be ahead of ours: all that a bulk statement returns, so that neither waits for
+/// the other halfway.
+const ROWS_AHEAD: usize = bulk::MOST_ROWS;
+
 /// Older ones can corrupt a write-ahead log while it is reset, see
 /// <https://www.sqlite.org/wal.html#walresetbug>.
 const _: () = assert!(libsqlite3_sys::SQLITE_VERSION_NUMBER >= 3_051_003);
@@ -128,6 +132,7 @@ impl SqliteIndex {
             .pragma("cache_size", CACHE_KIB)
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
             .statement_cache_capacity(STATEMENTS)
+            .row_buffer_size(ROWS_AHEAD)
             .disable_statement_logging();
         options.connect().await.map_err(IndexError::opening(&self.path))
     }
