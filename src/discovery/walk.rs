@@ -20,6 +20,7 @@ use super::outbox::Outbox;
 use crate::cancel::Cancel;
 use crate::concurrency::{Concurrency, Meter, Threads};
 use crate::model::listing::{Coverage, Entry, Listing, Problem};
+use crate::model::path::absolute_bytes;
 use crate::model::settings::ScanSettings;
 use crate::model::stamp::FileStat;
 use crate::model::volume::Location;
@@ -333,8 +334,8 @@ impl<'a> Walk<'a> {
 
     fn is_own_file(&self, task: &Task, name: &[u8]) -> bool {
         let is_own = |own: &PathBuf| {
-            own.file_name().is_some_and(|own_name| own_name.as_bytes() == name)
-                && own.parent() == Some(task.absolute.as_path())
+            let directory = absolute_bytes(own).strip_suffix(name).and_then(|rest| rest.strip_suffix(b"/"));
+            directory == Some(absolute_bytes(&task.absolute))
         };
         self.request.own_files.iter().any(is_own)
     }
