@@ -242,8 +242,7 @@ impl Index for PostgresIndex {
     }
 
     async fn summary(&self, filter: &ReportFilter) -> Result<Summary> {
-        let count = async |connection: &mut PgConnection| summary::summary(connection, filter).await;
-        self.session.transaction("count files", count).await
+        summary::summary(&self.session, filter).await
     }
 
     async fn report(&self, filter: &ReportFilter, places: &Places) -> Result<Box<dyn ReportReader>> {

@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, Connection as _};
 use super::convert::column;
 use super::scope::{ScopeArrays, with_scope};
 use super::session::expect_whole_tables;
-use super::summary::summary_of_this_moment;
+use super::summary::{see_one_moment, summary_of_this_moment};
 use crate::index::convert::{stamp, to_count, to_integer};
 use crate::index::members::{MemberRow, Members};
 use crate::index::{IndexError, ReportReader, Result};
@@ -87,10 +87,7 @@ impl PostgresReport {
         let operation = "collect the report";
         let failed = || IndexError::during(operation);
         let mut moment = connection.begin().await.map_err(failed())?;
-        sqlx::query("set transaction isolation level repeatable read")
-            .execute(&mut *moment)
-            .await
-            .map_err(failed())?;
+        see_one_moment(&mut moment).await?;
         expect_whole_tables(&mut moment, operation).await?;
         let summary = summary_of_this_moment(&mut moment, filter).await?;
         declare(&mut moment, filter).await?;

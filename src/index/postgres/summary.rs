@@ -4,16 +4,20 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
 use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Executor as _};
 
 use super::convert::{column, count, volume_path};
 use super::scope::{ScopeArrays, with_scope};
-use super::session::expect_whole_tables;
+use super::session::{Session, expect_whole_tables};
 use super::{catalog, changes};
 use crate::index::convert::{to_count, to_integer};
 use crate::index::{IndexError, Result};
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
 use crate::model::pending::ExtentTotals;
 use crate::model::volume::{Extent, Places, VolumeId};
+
+/// What is being done, for errors.
+const OPERATION: &str = "count files";
 
 /// $5: true for all directories; $6: the smallest size.
 const GROUP_FIGURES: &str = with_scope!(
@@ -61,40 +65,87 @@ const PENDING_FIGURES: &str = with_scope!(
 );
 
 /// The figures of a filter.
-pub(super) async fn summary(connection: &mut PgConnection, filter: &ReportFilter) -> Result<Summary> {
-    see_one_moment(connection).await?;
-    if filter.is_everything()
-        && let Some(kept) = changes::kept_figures(connection).await?
-    {
-        return Ok(kept);
-    }
-    expect_whole_tables(connection, "count files").await?;
-    summary_of_this_moment(connection, filter).await
+pub(super) async fn summary(session: &Session, filter: &ReportFilter) -> Result<Summary> {
+    let count = async |connection: &mut PgConnection| {
+        see_one_moment(connection).await?;
+        if let Some(kept) = kept_figures(connection, filter).await? {
+            return Ok(kept);
+        }
+        share(session, connection, filter).await
+    };
+    session.transaction(OPERATION, count).await
 }
 
 /// The figures of the whole index, kept for as long as nothing changes.
-pub(super) async fn keep(connection: &mut PgConnection) -> Result<Summary> {
-    let summary = summary(connection, &ReportFilter::default()).await?;
-    changes::keep_figures(connection, &summary).await?;
-    Ok(summary)
+pub(super) async fn keep(session: &Session) -> Result<Summary> {
+    let everything = ReportFilter::default();
+    let keep = async |connection: &mut PgConnection| {
+        see_one_moment(connection).await?;
+        if let Some(kept) = kept_figures(connection, &everything).await? {
+            return Ok(kept);
+        }
+        let summary = share(session, connection, &everything).await?;
+        changes::keep_figures(connection, &summary).await?;
+        Ok(summary)
+    };
+    session.transaction("keep the figures", keep).await
 }
 
 /// What comes first in a transaction of several statements that belong together.
-async fn see_one_moment(connection: &mut PgConnection) -> Result<()> {
+pub(super) async fn see_one_moment(connection: &mut PgConnection) -> Result<()> {
     let isolated = sqlx::query("set transaction isolation level repeatable read").execute(connection).await;
-    isolated.map(drop).map_err(IndexError::during("count files"))
+    isolated.map(drop).map_err(IndexError::during(OPERATION))
 }
 
-/// The same, of the moment that the transaction sees.
+/// Two connections that see the same moment, that of the first, share the work.
+async fn share(session: &Session, first: &mut PgConnection, filter: &ReportFilter) -> Result<Summary> {
+    let failed = || IndexError::during(OPERATION);
+    let moment: String =
+        sqlx::query_scalar("select pg_export_snapshot()").fetch_one(&mut *first).await.map_err(failed())?;
+    let find = async |second: &mut PgConnection| {
+        see_one_moment(second).await?;
+        let see = AssertSqlSafe(format!("set transaction snapshot '{moment}'"));
+        second.execute(see).await.map_err(failed())?;
+        expect_whole_tables(second, OPERATION).await?;
+        find_groups(second, filter).await
+    };
+    expect_whole_tables(first, OPERATION).await?;
+    let (counted, groups) = tokio::join!(count_all(first, filter), session.transaction(OPERATION, find));
+    Ok(with_groups(counted?, groups?))
+}
+
+/// The same, by one connection, of the moment that its transaction sees.
 pub(super) async fn summary_of_this_moment(
     connection: &mut PgConnection,
     filter: &ReportFilter,
 ) -> Result<Summary> {
-    let failed = || IndexError::during("count files");
+    if let Some(kept) = kept_figures(connection, filter).await? {
+        return Ok(kept);
+    }
+    let groups = find_groups(connection, filter).await?;
+    Ok(with_groups(count_all(connection, filter).await?, groups))
+}
+
+async fn kept_figures(connection: &mut PgConnection, filter: &ReportFilter) -> Result<Option<Summary>> {
+    if filter.is_everything() { changes::kept_figures(connection).await } else { Ok(None) }
+}
+
+fn with_groups(counted: Summary, (groups, redundant_files, reclaimable_bytes): (u64, u64, u64)) -> Summary {
+    Summary { groups, redundant_files, reclaimable_bytes, ..counted }
+}
+
+async fn find_groups(connection: &mut PgConnection, filter: &ReportFilter) -> Result<(u64, u64, u64)> {
+    let under = ScopeArrays::new(filter.under.as_deref().unwrap_or_default());
+    let groups = under.query(GROUP_FIGURES).bind(filter.under.is_none()).bind(to_integer(filter.min_size));
+    let figures = groups.fetch_one(connection).await.map_err(IndexError::during(OPERATION))?;
+    Ok((count(&figures, 0)?, count(&figures, 1)?, count(&figures, 2)?))
+}
+
+/// All figures but those of groups.
+async fn count_all(connection: &mut PgConnection, filter: &ReportFilter) -> Result<Summary> {
+    let failed = || IndexError::during(OPERATION);
     let everywhere = filter.under.is_none();
     let under = ScopeArrays::new(filter.under.as_deref().unwrap_or_default());
-    let groups = under.query(GROUP_FIGURES).bind(everywhere).bind(to_integer(filter.min_size));
-    let groups = groups.fetch_one(&mut *connection).await.map_err(failed())?;
     let files = under.query(FILE_FIGURES).bind(everywhere);
     let files = files.fetch_one(&mut *connection).await.map_err(failed())?;
 
@@ -108,11 +159,9 @@ pub(super) async fn summary_of_this_moment(
         files: count(&files, 0)?,
         bytes: count(&files, 1)?,
         problems: count(&files, 2)? + count(&files, 3)?,
-        groups: count(&groups, 0)?,
-        redundant_files: count(&groups, 1)?,
-        reclaimable_bytes: count(&groups, 2)?,
         pending_files: count(&pending, 0)?,
         pending_bytes: count(&pending, 1)?,
+        ..Summary::default()
     })
 }
 

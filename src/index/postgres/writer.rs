@@ -248,7 +248,7 @@ impl Writer for PostgresWriter {
 
     async fn settle(&mut self) -> Result<Summary> {
         self.finish_writing().await?;
-        self.session.transaction("keep the figures", async |connection| summary::keep(connection).await).await
+        summary::keep(&self.session).await
     }
 
     async fn close(mut self: Box<Self>) -> Result<()> {
