@@ -77,8 +77,12 @@ pub struct Job {
 impl Job {
     /// The bytes that are read for it.
     pub fn bytes_to_read(&self) -> u64 {
-        let is_sampled = self.stage == Stage::Size && self.stamp.size > SMALL_FILE;
-        if is_sampled { SAMPLE_BYTES } else { self.stamp.size }
+        if self.is_sampled() { SAMPLE_BYTES } else { self.stamp.size }
+    }
+
+    /// True if only three places of it are read.
+    pub fn is_sampled(&self) -> bool {
+        self.stage == Stage::Size && self.stamp.size > SMALL_FILE
     }
 }
 

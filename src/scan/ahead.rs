@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::process::{Hashing, WriteBack};
-use super::{ScanError, Scanner};
+use super::{ScanError, Scanner, Unread};
 use crate::index::Writer;
 use crate::model::listing::{DirectoryId, Entry, Listing};
 use crate::model::pending::{FileId, FileKey, Job, Outcome, PendingName, Stage};
@@ -44,6 +44,8 @@ pub(super) struct ReadAhead {
     put_off: Vec<Candidate>,
     /// Files met; none if some have to be left to the index.
     met: Option<u64>,
+    /// What is left of the files that were queued.
+    unread: Unread,
     /// True if all that is still to come is left to the index.
     leaves_the_rest: bool,
     /// Jobs that the pool has no room for yet.
@@ -51,6 +53,13 @@ pub(super) struct ReadAhead {
     has_stopped: bool,
     progress: Arc<Progress>,
     read_before: u64,
+}
+
+/// What is known when all that was met and has to be read was read.
+pub(super) struct ReadAll {
+    /// How many files were met.
+    pub(super) met: u64,
+    pub(super) unread: Unread,
 }
 
 /// What was met of a size.
@@ -79,6 +88,7 @@ impl ReadAhead {
             linked_names: 0,
             put_off: Vec::new(),
             met: Some(0),
+            unread: Unread::Nothing,
             leaves_the_rest: false,
             backlog: Batches::default(),
             has_stopped: false,
@@ -173,6 +183,9 @@ impl ReadAhead {
         let mut names = vec![first];
         names.extend(others);
         let job = Job { stamp, names, stage: self.stage, lease: None };
+        if job.is_sampled() {
+            self.unread = Unread::Sampled;
+        }
         let names = job.names.len() as u64;
         self.progress.total_files.add(names);
         self.progress.total_bytes.add(job.bytes_to_read() * names);
@@ -215,11 +228,11 @@ impl ReadAhead {
 
     /// Ends it: everything that was met is read and written. What failed is tried again in the next stage
     /// and counts there.
-    /// Also returns the number of files met, if all of them were read that the stage would choose among these.
+    /// Also returns what is left, if all was read that the stage would choose among the files met.
     pub(super) async fn finish(
         mut self,
         writer: &mut dyn Writer,
-    ) -> Result<(ScanCounts, Option<u64>), ScanError> {
+    ) -> Result<(ScanCounts, Option<ReadAll>), ScanError> {
         let mut linked: Vec<Candidate> = std::mem::take(&mut self.linked).into_values().collect();
         linked.sort_unstable_by_key(|candidate| candidate.stamp.inode);
         for candidate in linked {
@@ -237,6 +250,7 @@ impl ReadAhead {
         let bytes_read = self.progress.read_bytes.get() - self.read_before;
         let counts = counts?;
         let met = self.met.filter(|_| !self.has_stopped && counts.problems == 0);
-        Ok((ScanCounts { problems: 0, bytes_read, ..counts }, met))
+        let all = met.map(|met| ReadAll { met, unread: self.unread });
+        Ok((ScanCounts { problems: 0, bytes_read, ..counts }, all))
     }
 }

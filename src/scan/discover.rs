@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::ahead::ReadAhead;
+use super::ahead::{ReadAhead, ReadAll};
 use super::process::COMMIT_INTERVAL;
-use super::{OpenScan, Run, ScanError, Scanner};
+use super::{OpenScan, Run, ScanError, Scanner, Unread};
 use crate::bridge::run_blocking;
 use crate::discovery::filter::Filter;
 use crate::discovery::named::{NamedRequest, list_named};
@@ -92,7 +92,7 @@ impl Run<'_> {
         let progress = Arc::clone(&scanner.progress);
         let walking =
             run_blocking("walk", move || walk(&request, &volumes, &pool, sender, &cancel, &progress));
-        self.has_read_all = false;
+        self.unread = Unread::Perhaps;
         let mut ahead = if may_read { self.read_ahead(root).await? } else { None };
         let (mut counts, _) = self.write_listings(id, listings, ahead.as_mut()).await?;
         let end = walking.await?.map_err(|source| ScanError::Root { path: root.path.clone(), source })?;
@@ -108,11 +108,14 @@ impl Run<'_> {
             extents.extend(linked);
         }
         if let Some(ahead) = ahead {
-            let (read, met) = ahead.finish(self.writer.as_mut()).await?;
+            let (read, all) = ahead.finish(self.writer.as_mut()).await?;
             counts += read;
-            // If the index holds nothing else, nothing else has to be read.
-            let is_all = met == Some(scanner.index.count_files().await?);
-            self.has_read_all = is_all && end.complete;
+            if let Some(ReadAll { met, unread }) = all.filter(|_| end.complete)
+                // If the index holds nothing else, nothing else has to be read.
+                && met == scanner.index.count_files().await?
+            {
+                self.unread = unread;
+            }
         }
         let open = &mut self.scans[scan];
         open.extents = extents;

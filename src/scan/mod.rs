@@ -82,8 +82,18 @@ struct Run<'a> {
     writer: Box<dyn Writer>,
     scans: Vec<OpenScan>,
     report: ScanReport,
-    /// True if everything in the index whose size is shared was read while it was found.
-    has_read_all: bool,
+    unread: Unread,
+}
+
+/// What the index may still hold to be read when all was found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unread {
+    /// Nobody knows: the index has to be asked.
+    Perhaps,
+    /// Files of which a sample was read.
+    Sampled,
+    /// Nothing: all whose size is shared was read while it was found.
+    Nothing,
 }
 
 struct OpenScan {
@@ -213,7 +223,7 @@ impl Scanner {
             writer,
             scans: Vec::new(),
             report: ScanReport::default(),
-            has_read_all: false,
+            unread: Unread::Perhaps,
         })
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::{Processing, Run, ScanError, Scanner};
+use super::{Processing, Run, ScanError, Scanner, Unread};
 use crate::bridge::{ThreadFailed, run_blocking};
 use crate::cancel::Cancel;
 use crate::concurrency::Concurrency;
@@ -40,10 +40,13 @@ impl Run<'_> {
             self.run_stage(Stage::Everything, &scope(wholly), &mounts).await?;
         }
         let scope = scope(extents);
-        if !self.has_read_all {
+        if self.unread == Unread::Perhaps {
             self.run_stage(Stage::Size, &scope, &mounts).await?;
         }
-        self.run_stage(Stage::Sample, &scope, &mounts).await
+        if self.unread != Unread::Nothing {
+            self.run_stage(Stage::Sample, &scope, &mounts).await?;
+        }
+        Ok(())
     }
 
     /// The parts of these subtrees in which every file is to be hashed.
