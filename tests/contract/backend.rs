@@ -26,6 +26,9 @@ use super::server::TestDatabase;
 
 /// A kind of database.
 pub(crate) trait Backend {
+    /// Where others write, a directory may hold rows before its second piece is written.
+    const ONLY_ONE_WRITES: bool;
+
     /// Where an empty index is, and what it needs to live.
     async fn place() -> Self;
 
@@ -39,6 +42,8 @@ pub(crate) trait Backend {
 pub(crate) struct Sqlite(TempDir);
 
 impl Backend for Sqlite {
+    const ONLY_ONE_WRITES: bool = true;
+
     async fn outwait_the_dead() {}
 
     async fn place() -> Self {
@@ -54,6 +59,8 @@ impl Backend for Sqlite {
 pub(crate) struct Postgres(TestDatabase);
 
 impl Backend for Postgres {
+    const ONLY_ONE_WRITES: bool = false;
+
     async fn outwait_the_dead() {
         tokio::time::sleep(PATIENCE + Duration::from_millis(100)).await;
     }

@@ -171,11 +171,10 @@ pub(crate) async fn what_was_just_written_can_be_answered<B: Backend + 'static>(
     let scan = writer.begin_scan(Some(world.root), ScanKind::Scan).await.unwrap();
     let written = writer.write_listings(scan, &listings).await.unwrap();
     assert_eq!(written.directories.len(), listings.len());
-    assert_eq!(written.directories[4].1, None, "of what was there, something may be known");
-    assert!(
-        written.directories[0].1.is_some() && written.directories[5].1.is_some(),
-        "of what is new, nothing is"
-    );
+    for (number, (_, first)) in written.directories.iter().enumerate() {
+        let is_new = number != 4 && (B::ONLY_ONE_WRITES || number != 3);
+        assert_eq!(first.is_some(), is_new, "of what is new, nothing is: {number}");
+    }
     // Odd inodes have one content and even ones another: an answer that reached another row would show.
     let content = |stamp: Stamp| hashed(u8::from(stamp.inode % 2 == 1));
     let (mut answers, mut unanswered) = (Vec::new(), Vec::new());

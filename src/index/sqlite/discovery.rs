@@ -114,6 +114,13 @@ struct Known<'a> {
     fingerprint: Option<Fingerprint>,
 }
 
+/// What was found of a directory, which a batch may list several times.
+struct Found {
+    id: DirectoryId,
+    state: RowState,
+    is_listed_again: bool,
+}
+
 pub(super) async fn write_listings(
     connection: &mut SqliteConnection,
     state: &mut DiscoveryState,
@@ -232,21 +239,22 @@ async fn write_directories<'a>(
             binder.push(fingerprint.map(|fingerprint| fingerprint.0.to_vec()));
         })
         .await?;
-    let mut found: HashMap<(VolumeId, VolumePath), (DirectoryId, RowState)> =
-        HashMap::with_capacity(returned.len());
+    let mut found: HashMap<(VolumeId, VolumePath), Found> = HashMap::with_capacity(returned.len());
     for row in &returned {
         let id: i64 = column(row, 0)?;
         let state = RowState::of(id > last, column(row, 3)?);
         let place = (VolumeId(column(row, 1)?), volume_path(row, 2)?);
-        // Of one that was listed twice, the first listing may have changed the rows.
-        let found = found.entry(place).and_modify(|(_, state)| *state = RowState::Unknown);
-        found.or_insert((DirectoryId(id), state));
+        let found = found.entry(place).and_modify(|found| found.is_listed_again = true);
+        found.or_insert(Found { id: DirectoryId(id), state, is_listed_again: false });
     }
     let known = |(position, row): (usize, ((VolumeId, &'a Listing), Option<Fingerprint>))| {
         let ((volume, listing), fingerprint) = row;
-        let found = found.get(&(volume, listing.directory.clone())).copied();
-        let (id, state) = found.ok_or_else(|| IndexError::Damaged("a directory got no id".to_owned()))?;
-        Ok(Known { position, id, volume, listing, state, fingerprint })
+        let found = found.get(&(volume, listing.directory.clone()));
+        let found = found.ok_or_else(|| IndexError::Damaged("a directory got no id".to_owned()))?;
+        let is_piece = matches!(listing.coverage, Coverage::Piece { .. });
+        // But for pieces, the first listing of a directory may have changed its rows before the second.
+        let state = if found.is_listed_again && !is_piece { RowState::Unknown } else { found.state };
+        Ok(Known { position, id: found.id, volume, listing, state, fingerprint })
     };
     rows.into_iter().enumerate().map(known).collect()
 }
