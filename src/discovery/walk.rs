@@ -133,8 +133,8 @@ pub fn walk(
     walk.visit(device, root_inode);
     walk.tasks.push(root);
     let list = |task: Task, (): &mut (), meter: &mut Meter<'_>| {
+        let _running = Running(&walk.tasks);
         walk.list(&task, meter);
-        walk.tasks.finish();
         ControlFlow::Continue(())
     };
     Concurrency::new(request.threads).divide(pool, || walk.tasks.next(), || (), list);
@@ -394,14 +394,19 @@ impl Tasks {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
+}
 
-    fn finish(&self) {
-        let mut state = locked(&self.state);
+/// A task that was handed out, until it is finished. Nobody must wait for one that panicked, either.
+struct Running<'a>(&'a Tasks);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut state = locked(&self.0.state);
         state.running -= 1;
         let is_last = state.running == 0;
         drop(state);
         if is_last {
-            self.changed.notify_all();
+            self.0.changed.notify_all();
         }
     }
 }
@@ -454,4 +459,35 @@ impl<'w, 'a> OpenListing<'w, 'a> {
 /// A set that threads share; one that panicked left it whole, as each change is a single step.
 fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::path::VolumePath;
+    use crate::model::volume::{Mount, MountedVolume, VolumeIdentity};
+
+    #[test]
+    fn nobody_waits_for_a_task_that_panicked() {
+        let tasks = Tasks::default();
+        let volume = MountedVolume {
+            identity: VolumeIdentity("test".into()),
+            mount: Mount { root: VolumePath::new(b""), at: b"/".as_slice().into() },
+        };
+        let place = Place { volume: Arc::new(volume), path: VolumePath::new(b"") };
+        tasks.push(Task { absolute: PathBuf::new(), place, device: 0, relative: Vec::new(), depth: 1 });
+        std::thread::scope(|scope| {
+            let panicking = scope.spawn(|| {
+                let _running = tasks.next().map(|_| Running(&tasks));
+                // The other one waits by now, or finds that all is done.
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                panic!("a bug");
+            });
+            while locked(&tasks.state).running == 0 && !panicking.is_finished() {
+                std::thread::yield_now();
+            }
+            assert!(tasks.next().is_none());
+            assert!(panicking.join().is_err());
+        });
+    }
 }

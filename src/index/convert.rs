@@ -39,6 +39,22 @@ impl RowState {
     }
 }
 
+/// What the end of a walk changed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Finished {
+    /// Files that were removed.
+    pub(super) removed: u64,
+    /// True if the root covers other subtrees than before: its options hold for other files.
+    pub(super) has_other_extents: bool,
+}
+
+impl Finished {
+    /// True if figures may have changed.
+    pub(super) fn has_changes(self) -> bool {
+        self.removed > 0 || self.has_other_extents
+    }
+}
+
 /// A count or a size as a database keeps it. No file is larger than `i64::MAX` bytes; a number beyond
 /// saturates.
 pub(super) fn to_integer(value: u64) -> i64 {

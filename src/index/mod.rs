@@ -156,6 +156,9 @@ pub trait Writer {
     /// Makes everything written so far last.
     async fn commit(&mut self) -> Result<()>;
 
+    /// Takes back what is not committed, as after a call that failed.
+    async fn roll_back(&mut self) -> Result<()>;
+
     /// Remembers where this host mounts a volume.
     async fn register_volume(&mut self, host: &str, volume: &MountedVolume) -> Result<VolumeId>;
 
@@ -207,7 +210,7 @@ pub trait Writer {
         mounts: &MountMap,
     ) -> Result<Box<dyn PendingReader>>;
 
-    /// Writes back what was read, only to rows that still have the stamp they were read with. They may still be on
+    /// Writes back what was read, only to rows that are still those it was read for. They may still be on
     /// their way to the database when this returns; what fails then is said by the next call.
     async fn write_outcomes(&mut self, outcomes: Vec<Outcome>) -> Result<()>;
 

@@ -30,7 +30,7 @@ pub struct FileId(pub i64);
 /// A file's row in the index.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct FileKey {
-    /// Its number; a file that changed gets another.
+    /// Its number, where the index numbers files: a file that changed gets another.
     pub id: FileId,
     /// Its directory.
     pub directory: DirectoryId,

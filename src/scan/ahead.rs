@@ -226,6 +226,11 @@ impl ReadAhead {
         self.written.take(outcomes, writer).await
     }
 
+    /// Writes what was read and is waiting for company.
+    pub(super) async fn flush(&mut self, writer: &mut dyn Writer) -> Result<(), ScanError> {
+        self.written.flush(writer).await
+    }
+
     /// Ends it: everything that was met is read and written. What failed is tried again in the next stage
     /// and counts there.
     /// Also returns what is left, if all was read that the stage would choose among the files met.

@@ -3,9 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::io::BufRead;
 use std::sync::Arc;
-use std::time::Instant;
-
 use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
 
 use super::ahead::{ReadAhead, ReadAll};
 use super::process::COMMIT_INTERVAL;
@@ -16,7 +15,7 @@ use crate::discovery::named::{NamedRequest, list_named};
 use crate::discovery::walk::{WalkRequest, walk};
 use crate::model::group::ProblemRow;
 use crate::model::listing::{Coverage, Listing};
-use crate::model::pending::Stage;
+use crate::model::pending::{Outcome, Stage};
 use crate::model::scan::{Root, ScanCounts, ScanId, ScanKind};
 use crate::model::volume::{Extent, Location, MountedVolume, VolumeId};
 use crate::progress::Phase;
@@ -188,17 +187,23 @@ impl Run<'_> {
         let mut counts = ScanCounts::default();
         let mut selected = HashSet::new();
         let mut registered: HashMap<Arc<MountedVolume>, VolumeId> = HashMap::new();
-        let mut committed = Instant::now();
+        let mut commits =
+            tokio::time::interval_at(tokio::time::Instant::now() + COMMIT_INTERVAL, COMMIT_INTERVAL);
+        commits.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let batch = match ahead.as_mut() {
-                Some(ahead) if !ahead.has_stopped() => tokio::select! {
-                    batch = incoming.next(), if !ahead.is_behind() => batch,
-                    outcomes = ahead.outcomes() => {
+            let is_behind = ahead.as_ref().is_some_and(|ahead| ahead.is_behind());
+            let batch = tokio::select! {
+                batch = incoming.next(), if !is_behind => batch,
+                outcomes = outcomes_of(ahead.as_deref_mut()) => {
+                    if let Some(ahead) = ahead.as_mut() {
                         ahead.write(outcomes, self.writer.as_mut()).await?;
-                        continue;
                     }
-                },
-                _ => incoming.next().await,
+                    continue;
+                }
+                _ = commits.tick() => {
+                    self.commit_discovery(ahead.as_deref_mut()).await?;
+                    continue;
+                }
             };
             if batch.is_empty() {
                 break;
@@ -220,18 +225,20 @@ impl Run<'_> {
                     ahead.meet(listing, directory, first);
                 }
             }
-            if committed.elapsed() >= COMMIT_INTERVAL {
-                self.writer.commit().await?;
-                committed = Instant::now();
-                if let Some(ahead) = ahead.as_mut()
-                    && !self.writer.is_alone().await?
-                {
-                    ahead.leave_the_rest();
-                }
-            }
         }
         self.writer.commit().await?;
         Ok((counts, selected))
+    }
+
+    /// Makes what was found so far last, and what was read of it.
+    async fn commit_discovery(&mut self, ahead: Option<&mut ReadAhead>) -> Result<(), ScanError> {
+        if let Some(ahead) = ahead {
+            ahead.flush(self.writer.as_mut()).await?;
+            if !self.writer.is_alone().await? {
+                ahead.leave_the_rest();
+            }
+        }
+        Ok(self.writer.commit().await?)
     }
 
     async fn register_once(
@@ -245,6 +252,14 @@ impl Run<'_> {
         let id = self.writer.register_volume(&self.scanner.host.name, volume).await?;
         registered.insert(Arc::clone(volume), id);
         Ok(id)
+    }
+}
+
+/// What was read ahead, as soon as there is some.
+async fn outcomes_of(ahead: Option<&mut ReadAhead>) -> Vec<Outcome> {
+    match ahead {
+        Some(ahead) if !ahead.has_stopped() => ahead.outcomes().await,
+        _ => std::future::pending().await,
     }
 }
 

@@ -238,6 +238,8 @@ impl Run<'_> {
             Pending::Nothing | Pending::Perhaps => ScanStatus::Completed,
         };
         if let Err(error) = result {
+            // A call that failed may have done half of its work.
+            let _ = self.writer.roll_back().await;
             // If the index itself failed, this may fail too: the next writer marks the scans.
             let _ = self.end_scans(Some(&error.to_string()), pending).await;
             let _ = self.writer.close().await;

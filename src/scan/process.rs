@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::{Processing, Run, ScanError, Scanner, Unread};
 use crate::bridge::{ThreadFailed, run_blocking};
@@ -75,9 +75,21 @@ impl Run<'_> {
 
         let read_before = scanner.progress.read_bytes.get();
         let Hashing { jobs, outcomes, ended } = scanner.start_hashing()?;
-        let feeding = feed(pending, jobs, &scanner.cancel);
-        let writing = WriteBack::new(scanner.workers.batch).write_all(self.writer.as_mut(), outcomes);
-        // Each ends when the channel before it does: an error in one ends all three.
+        // Each ends when the channel before it does. If one fails, no more is fed, and so all three end: the reader
+        // may be waiting for answers that do not come any more.
+        let no_more = Notify::new();
+        let feeding = async {
+            tokio::select! {
+                fed = feed(pending, jobs, &scanner.cancel) => fed,
+                () = no_more.notified() => Ok(()),
+            }
+        };
+        let writing = async {
+            let written =
+                WriteBack::new(scanner.workers.batch).write_all(self.writer.as_mut(), outcomes).await;
+            no_more.notify_one();
+            written
+        };
         let (fed, written, hashed) = tokio::join!(feeding, writing, ended);
 
         let mut counts = written?;
@@ -185,20 +197,24 @@ impl WriteBack {
             self.counts.problems += u64::from(!is_content);
             self.waiting.push(outcome);
         }
-        let is_due = self.committed.elapsed() >= COMMIT_INTERVAL;
-        if self.waiting.len() >= self.batch || is_due {
+        if self.waiting.len() >= self.batch || self.is_due() {
             self.flush(writer).await?;
-        }
-        if is_due {
-            writer.commit().await?;
-            self.committed = Instant::now();
         }
         Ok(())
     }
 
-    /// Writes what is waiting.
-    async fn flush(&mut self, writer: &mut dyn Writer) -> Result<(), ScanError> {
-        Ok(writer.write_outcomes(std::mem::take(&mut self.waiting)).await?)
+    fn is_due(&self) -> bool {
+        self.committed.elapsed() >= COMMIT_INTERVAL
+    }
+
+    /// Writes what is waiting, and commits if it is time to.
+    pub(super) async fn flush(&mut self, writer: &mut dyn Writer) -> Result<(), ScanError> {
+        writer.write_outcomes(std::mem::take(&mut self.waiting)).await?;
+        if self.is_due() {
+            writer.commit().await?;
+            self.committed = Instant::now();
+        }
+        Ok(())
     }
 
     /// Writes all that is still to come; returns what all of it was.

@@ -21,6 +21,7 @@ impl Scanner {
         loop {
             let result = run.work_until_done().await;
             if let Err(error) = result {
+                let _ = run.writer.roll_back().await;
                 // What it holds is free at once, if the index can still be told.
                 let _ = run.writer.close().await;
                 return Err(error);
@@ -70,7 +71,7 @@ impl Scanner {
 
 impl Run<'_> {
     /// All stages over the whole index, again until one pass reads nothing: what others finish
-    /// meanwhile may be the partner of something here.
+    /// meanwhile may be the partner of something here. Then the index is settled.
     async fn work_until_done(&mut self) -> Result<(), ScanError> {
         loop {
             self.register_mounted().await?;
@@ -82,8 +83,11 @@ impl Run<'_> {
             self.report.counts.problems = 0;
             self.process(Processing::HelpWith(everything.collect())).await?;
             self.writer.commit().await?;
-            let found_some = self.report.counts.hashed > before;
-            if !found_some || self.scanner.cancel.is_requested() {
+            if self.scanner.cancel.is_requested() {
+                return Ok(());
+            }
+            if self.report.counts.hashed == before {
+                self.report.summary = Some(self.writer.settle().await?);
                 return Ok(());
             }
         }

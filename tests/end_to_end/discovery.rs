@@ -339,6 +339,43 @@ fn files_that_only_links_lead_to_come_and_go_with_the_links() {
 }
 
 #[test]
+fn a_link_to_a_hidden_neighbour_goes_with_both() {
+    let sandbox = Sandbox::new();
+    sandbox.write("a", "same");
+    sandbox.write(".hidden", "same");
+    symlink(".hidden", sandbox.tree().join("link")).unwrap();
+    let_timestamps_settle();
+    for _ in 0..2 {
+        sandbox.run(["scan", "--follow-links", "tree"]).succeeds();
+        assert_eq!(sandbox.file_names(), ".hidden a");
+    }
+    std::fs::remove_file(sandbox.tree().join("link")).unwrap();
+    std::fs::remove_file(sandbox.tree().join(".hidden")).unwrap();
+    sandbox.run(["scan", "tree"]).succeeds();
+    assert_eq!(sandbox.file_names(), "a");
+}
+
+#[test]
+fn what_a_new_link_leads_to_is_hashed_wholly_if_its_root_is() {
+    let sandbox = Sandbox::new();
+    let outside = sandbox.path().join("outside");
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(outside.join("alone"), "nobody else has this size").unwrap();
+    sandbox.write("plain/x", "x");
+    sandbox.write("whole/y", "yy");
+    symlink("../../outside", sandbox.tree().join("plain/link")).unwrap();
+    let_timestamps_settle();
+    sandbox.run(["scan", "--follow-links", "tree/plain"]).succeeds();
+    sandbox.run(["scan", "--follow-links", "--hash-all", "tree/whole"]).succeeds();
+    sandbox.run(["status"]).succeeds();
+    let hashed = "select count(*) from file_hashes where filename = 'alone' and hash_value is not null";
+    assert_eq!(sandbox.sql(hashed), "0");
+    symlink("../../outside", sandbox.tree().join("whole/link")).unwrap();
+    sandbox.run(["scan", "tree/whole"]).succeeds();
+    assert_eq!(sandbox.sql(hashed), "1");
+}
+
+#[test]
 fn one_filesystem_mounted_at_two_places_is_one() {
     let sandbox = Sandbox::new();
     let script = format!(

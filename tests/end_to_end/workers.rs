@@ -116,6 +116,18 @@ fn a_worker_that_waits_reads_what_another_host_finds_and_ends_when_told() {
 }
 
 #[test]
+fn a_worker_says_what_it_read_and_leaves_the_index_ready_for_reports() {
+    for sandbox in [Sandbox::new(), Sandbox::on_postgres()] {
+        sandbox.write("a", "same");
+        sandbox.write("b", "same");
+        sandbox.run(["scan", "--discover-only", "tree"]).succeeds();
+        let run = sandbox.run(["worker"]).succeeds();
+        assert!(run.stdout().contains("1 redundant file in 1 group"), "{}", run.stdout());
+        assert_eq!(sandbox.sql("select count(*) from figures"), "1", "what it counted is kept");
+    }
+}
+
+#[test]
 fn a_worker_tries_what_cannot_be_read_once_and_ends() {
     let sandbox = Sandbox::on_postgres();
     for name in ["a", "b", "c"] {

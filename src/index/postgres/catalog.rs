@@ -154,11 +154,15 @@ const PUT_EXTENT: &str = "
     insert into extents (root_id, volume_id, path, linked) values ($1, $2, $3, $4)
     on conflict (root_id, volume_id, path) do update set linked = extents.linked and excluded.linked";
 
-/// The subtrees of a root that only links lead to.
+/// The subtrees of a root.
+pub(super) const EXTENTS_OF_ROOT: &str =
+    "select volume_id, path from extents where root_id = $1 order by volume_id, path";
+
+/// The subtrees of a root that only links lead to, which are taken from it.
 pub(super) const TAKE_LINKED: &str =
     "delete from extents where root_id = $1 and linked returning volume_id, path";
 
-/// The subtrees of a root under names that no host uses any more: a name is no disk that may come back, and what is
+/// The same of those under names that no host uses any more: a name is no disk that may come back, and what is
 /// there was listed under another.
 pub(super) const TAKE_NAMELESS: &str = "
     delete from extents where root_id = $1 and volume_id in (
@@ -166,13 +170,13 @@ pub(super) const TAKE_NAMELESS: &str = "
         where v.identity like 'name:%' and not exists (select 1 from mounts m where m.volume_id = v.id))
     returning volume_id, path";
 
-/// Takes subtrees from a root, but not yet what they hold; returns them.
-pub(super) async fn take_extents(
+/// Subtrees of a root, by one of the statements above; what they hold is not touched.
+pub(super) async fn query_extents(
     connection: &mut PgConnection,
     root: RootId,
-    which: &'static str,
+    statement: &'static str,
 ) -> Result<Vec<Extent>> {
-    let taken: Vec<(i64, Vec<u8>)> = sqlx::query_as(which)
+    let taken: Vec<(i64, Vec<u8>)> = sqlx::query_as(statement)
         .bind(root.0)
         .fetch_all(connection)
         .await

@@ -10,10 +10,12 @@ use sqlx::Postgres;
 use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::query::Query;
 
-use super::catalog::{TAKE_LINKED, TAKE_NAMELESS, confirm_scan, forget_uncovered, put_extents, take_extents};
+use super::catalog::{
+    EXTENTS_OF_ROOT, TAKE_LINKED, TAKE_NAMELESS, confirm_scan, forget_uncovered, put_extents, query_extents,
+};
 use super::convert::{column, count, volume_path};
 use super::scope::{ScopeArrays, with_scope};
-use crate::index::convert::{RowState, inode_to_integer, to_count, to_integer};
+use crate::index::convert::{Finished, RowState, inode_to_integer, to_count, to_integer};
 use crate::index::{IndexError, Result, Written};
 use crate::model::digest::Fingerprint;
 use crate::model::listing::{Coverage, DirectoryId, Entry, Listing};
@@ -217,8 +219,8 @@ async fn write_files(connection: &mut PgConnection, most: usize, known: &[Known<
         .iter()
         .flat_map(|known| known.listing.entries.iter().map(move |entry| (known, entry)))
         .collect();
-    rows.sort_unstable_by(|a, b| (a.0.id, &a.1.name).cmp(&(b.0.id, &b.1.name)));
-    // A file that was named twice; the latter look at it counts.
+    rows.sort_by(|a, b| (a.0.id, &a.1.name).cmp(&(b.0.id, &b.1.name)));
+    // A file that was named twice; the first look at it counts.
     rows.dedup_by(|later, earlier| later.0.id == earlier.0.id && later.1.name == earlier.1.name);
     let (new, known): (Vec<_>, Vec<_>) =
         rows.into_iter().partition(|(known, _)| known.state == RowState::New);
@@ -368,23 +370,25 @@ pub(super) async fn finish(
     root: Option<RootId>,
     extents: &[Extent],
     linked: &[Extent],
-) -> Result<u64> {
+) -> Result<Finished> {
     let failed = || IndexError::during("finish discovery");
     confirm_scan(connection, scan).await?;
-    let mut removed = 0;
+    let mut finished = Finished::default();
     if let Some(root) = root {
+        let before = query_extents(connection, root, EXTENTS_OF_ROOT).await?;
         for extent in extents.iter().chain(linked) {
             let scope = ScopeArrays::new(std::slice::from_ref(extent));
             let gone = scope.query(FORGET_UNSEEN).bind(scan.0).bind(root.0).fetch_one(&mut *connection).await;
-            removed += to_count(column(&gone.map_err(failed())?, 0)?);
+            finished.removed += to_count(column(&gone.map_err(failed())?, 0)?);
         }
-        let mut taken = take_extents(connection, root, TAKE_LINKED).await?;
+        let mut taken = query_extents(connection, root, TAKE_LINKED).await?;
         put_extents(connection, root, extents, false).await?;
         put_extents(connection, root, linked, true).await?;
-        taken.extend(take_extents(connection, root, TAKE_NAMELESS).await?);
-        removed += forget_uncovered(connection, &taken).await?;
+        taken.extend(query_extents(connection, root, TAKE_NAMELESS).await?);
+        finished.removed += forget_uncovered(connection, &taken).await?;
+        finished.has_other_extents = query_extents(connection, root, EXTENTS_OF_ROOT).await? != before;
     }
     let discovered = sqlx::query(DISCOVERED).bind(scan.0).bind(Nanos::now().0);
     discovered.execute(connection).await.map_err(failed())?;
-    Ok(removed)
+    Ok(finished)
 }

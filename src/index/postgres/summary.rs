@@ -100,6 +100,8 @@ pub(super) async fn see_one_moment(connection: &mut PgConnection) -> Result<()> 
 /// Two connections that see the same moment, that of the first, share the work.
 async fn share(session: &Session, first: &mut PgConnection, filter: &ReportFilter) -> Result<Summary> {
     let failed = || IndexError::during(OPERATION);
+    // It may wait for the other longer than any transaction that keeps somebody waiting.
+    first.execute("set local idle_in_transaction_session_timeout = 0").await.map_err(failed())?;
     let moment: String =
         sqlx::query_scalar("select pg_export_snapshot()").fetch_one(&mut *first).await.map_err(failed())?;
     let find = async |second: &mut PgConnection| {

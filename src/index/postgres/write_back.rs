@@ -36,9 +36,9 @@ const WRITE_TROUBLE: &str = "
       and files.size = v.size and files.mtime_ns = v.mtime_ns
       and files.ctime_ns = v.ctime_ns and files.inode = v.inode";
 
-/// What has to be read again must be looked at again, whatever its directory's listing says.
-const FORGET_FINGERPRINTS: &str =
-    "update directories set fingerprint = null where id = any($1) and fingerprint is not null";
+/// What has to be read again must be looked at again, whatever its directory's listing says. The row is written even
+/// if it has none: another process may be about to give it one, and is waited for.
+const FORGET_FINGERPRINTS: &str = "update directories set fingerprint = null where id = any($1)";
 
 /// The rows that are meant, and the stamps they must have: columns of equal length.
 #[derive(Default)]

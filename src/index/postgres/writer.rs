@@ -116,6 +116,11 @@ impl Writer for PostgresWriter {
         self.finish_writing().await
     }
 
+    async fn roll_back(&mut self) -> Result<()> {
+        // Each call was a transaction of its own.
+        Ok(())
+    }
+
     async fn register_volume(&mut self, host: &str, volume: &MountedVolume) -> Result<VolumeId> {
         let put = async |connection: &mut PgConnection| catalog::put_volume(connection, host, volume).await;
         let id = self.session.transaction("remember a volume", put).await?;
@@ -183,11 +188,11 @@ impl Writer for PostgresWriter {
     ) -> Result<u64> {
         let worker = self.worker;
         let finish = async |connection: &mut PgConnection| {
-            let removed = discovery::finish(connection, scan, root, extents, linked).await?;
-            if removed > 0 {
+            let finished = discovery::finish(connection, scan, root, extents, linked).await?;
+            if finished.has_changes() {
                 changes::note(connection, worker).await?;
             }
-            Ok(removed)
+            Ok(finished.removed)
         };
         self.session.transaction("finish discovery", finish).await
     }

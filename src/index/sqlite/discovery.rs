@@ -1,8 +1,8 @@
 //! Writing what the walk found.
 //!
-//! The comparison happens in the upsert, so that an unchanged file costs no write. What is gone is
-//! found by counting: only if a directory has more rows than names were listed are the names
-//! themselves compared.
+//! A directory whose fingerprint is still the same is as it was. In the others, SQL finds the rows that are not what
+//! was listed, and they are written anew; an unchanged file costs no write. What is gone is found by counting: only
+//! if a directory has more rows than names were listed are the names themselves compared.
 
 use std::collections::HashMap;
 
@@ -10,10 +10,11 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::bulk::{Binder, Bulk};
 use super::catalog::{
-    TAKE_LINKED, TAKE_NAMELESS, delete_collected, forget_uncovered, put_extents, take_extents,
+    EXTENTS_OF_ROOT, TAKE_LINKED, TAKE_NAMELESS, delete_collected, forget_uncovered, put_extents,
+    query_extents,
 };
 use super::convert::{column, volume_path};
-use crate::index::convert::{RowState, below, inode_to_integer, to_integer, to_json};
+use crate::index::convert::{Finished, RowState, below, inode_to_integer, to_integer, to_json};
 use crate::index::{IndexError, Result, Written};
 use crate::model::digest::Fingerprint;
 use crate::model::listing::{Coverage, DirectoryId, Entry, Listing};
@@ -252,8 +253,13 @@ async fn write_directories<'a>(
         let found = found.get(&(volume, listing.directory.clone()));
         let found = found.ok_or_else(|| IndexError::Damaged("a directory got no id".to_owned()))?;
         let is_piece = matches!(listing.coverage, Coverage::Piece { .. });
-        // But for pieces, the first listing of a directory may have changed its rows before the second.
-        let state = if found.is_listed_again && !is_piece { RowState::Unknown } else { found.state };
+        // But for pieces, a directory's first listing may have changed its rows before the second, and neither
+        // is all that it holds.
+        let (state, fingerprint) = if found.is_listed_again && !is_piece {
+            (RowState::Unknown, None)
+        } else {
+            (found.state, fingerprint)
+        };
         Ok(Known { position, id: found.id, volume, listing, state, fingerprint })
     };
     rows.into_iter().enumerate().map(known).collect()
@@ -372,10 +378,11 @@ pub(super) async fn finish(
     root: Option<RootId>,
     extents: &[Extent],
     linked: &[Extent],
-) -> Result<u64> {
+) -> Result<Finished> {
     let failed = || IndexError::during("finish discovery");
-    let mut removed = 0;
+    let mut finished = Finished::default();
     if let Some(root) = root {
+        let before = query_extents(connection, root, EXTENTS_OF_ROOT).await?;
         sqlx::query(COLLECT_UNREADABLE).bind(scan.0).execute(&mut *connection).await.map_err(failed())?;
         for extent in extents.iter().chain(linked) {
             let (low, high) = below(&extent.path);
@@ -390,15 +397,16 @@ pub(super) async fn finish(
                 .await
                 .map_err(failed())?;
         }
-        removed = delete_collected(connection).await?;
+        finished.removed = delete_collected(connection).await?;
         sqlx::query("delete from temp.unreadable").execute(&mut *connection).await.map_err(failed())?;
-        let mut taken = take_extents(connection, root, TAKE_LINKED).await?;
+        let mut taken = query_extents(connection, root, TAKE_LINKED).await?;
         put_extents(connection, root, extents, false).await?;
         put_extents(connection, root, linked, true).await?;
-        taken.extend(take_extents(connection, root, TAKE_NAMELESS).await?);
-        removed += forget_uncovered(connection, &taken).await?;
+        taken.extend(query_extents(connection, root, TAKE_NAMELESS).await?);
+        finished.removed += forget_uncovered(connection, &taken).await?;
+        finished.has_other_extents = query_extents(connection, root, EXTENTS_OF_ROOT).await? != before;
     }
     let now = crate::model::stamp::Nanos::now().0;
     sqlx::query(DISCOVERED).bind(now).bind(scan.0).execute(connection).await.map_err(failed())?;
-    Ok(removed)
+    Ok(finished)
 }

@@ -7,7 +7,8 @@
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
 
-use super::SqliteIndex;
+use super::{SqliteIndex, summary};
+use crate::index::convert::to_integer;
 use crate::index::{IndexError, Result};
 
 /// With size and physical file beside the hash, groups and their figures are found in the index alone.
@@ -16,7 +17,7 @@ const MAKE: &str = "
 
 const DROP: &str = "drop index if exists contents_by_hash";
 
-/// Whether it is there, and about how many files there are: the largest number ever given to one.
+/// Whether it is there, and the largest number ever given to a file.
 const LOOK: &str = "
     select exists (select 1 from sqlite_schema where name = 'contents_by_hash'),
            coalesce((select max(seq) from sqlite_sequence where name = 'files'), 0)";
@@ -38,9 +39,11 @@ pub(super) struct HashIndex {
 impl HashIndex {
     pub(super) async fn look(connection: &mut SqliteConnection) -> Result<Self> {
         let (is_there, files): (bool, i64) = sqlx::query_as(LOOK)
-            .fetch_one(connection)
+            .fetch_one(&mut *connection)
             .await
             .map_err(IndexError::during("look for the index over hashes"))?;
+        // Numbers are used up by changes, too, so they say less the older the index is.
+        let files = summary::kept_figures(connection).await?.map_or(files, |kept| to_integer(kept.files));
         Ok(Self { is_there, left: ALWAYS_KEPT.max(files / KEPT_SHARE) })
     }
 

@@ -97,6 +97,14 @@ impl Writer for SqliteWriter {
         Ok(())
     }
 
+    async fn roll_back(&mut self) -> Result<()> {
+        if std::mem::take(&mut self.in_transaction) {
+            // SQLite may have done so itself, as when the disk is full.
+            let _ = sqlx::query("rollback").execute(&mut self.connection).await;
+        }
+        Ok(())
+    }
+
     async fn register_volume(&mut self, host: &str, volume: &MountedVolume) -> Result<VolumeId> {
         let id = catalog::put_volume(self.transaction().await?, host, volume).await?;
         self.state.volumes.insert(volume.identity.clone(), id);
@@ -144,11 +152,11 @@ impl Writer for SqliteWriter {
         linked: &[Extent],
     ) -> Result<u64> {
         self.state.in_pieces.clear();
-        let removed = discovery::finish(self.transaction().await?, scan, root, extents, linked).await?;
-        if removed > 0 {
+        let finished = discovery::finish(self.transaction().await?, scan, root, extents, linked).await?;
+        if finished.has_changes() {
             summary::forget_figures(&mut self.connection).await?;
         }
-        Ok(removed)
+        Ok(finished.removed)
     }
 
     async fn pending(
@@ -162,6 +170,9 @@ impl Writer for SqliteWriter {
     }
 
     async fn write_outcomes(&mut self, outcomes: Vec<Outcome>) -> Result<()> {
+        if outcomes.is_empty() {
+            return Ok(());
+        }
         self.transaction().await?;
         summary::forget_figures(&mut self.connection).await?;
         self.hash_index.expect(&mut self.connection, outcomes.len()).await?;
