@@ -42,8 +42,23 @@ create table problems (
 -- One row with the figures of the whole index, as JSON, while nothing is left to be read and nothing failed; it goes
 -- in the transaction that changes any of them.
 create table figures (
+    id      integer primary key autoincrement,
     summary text not null
 ) strict;
+
+-- With the figures, the groups they were counted from, in the usual order of a report: rank 1 is the one with the most
+-- to be gained.
+create table groups (
+    rank  integer primary key,
+    size  integer not null,
+    hash  blob    not null,
+    files integer not null,
+    names integer not null
+) strict;
+
+create trigger forget_groups after delete on figures begin
+    delete from groups;
+end;
 
 create trigger forget_contents after delete on files begin
     delete from contents where file_id = old.id;

@@ -459,6 +459,37 @@ pub(crate) async fn groups_are_of_physical_files_and_reports_are_ordered<B: Back
     assert_eq!((summary.files, summary.groups, summary.redundant_files), (4, 2, 2));
 }
 
+pub(crate) async fn a_report_is_the_same_before_and_after_its_groups_are_kept<B: Backend + 'static>() {
+    let world = World::new::<B>().await;
+    let sizes = 1_000..6_000;
+    let twins = |directory: &str, first: u64| {
+        let file = |size: u64| entry(&size.to_string(), size, first + size);
+        world.whole(directory, sizes.clone().map(file).collect())
+    };
+    world
+        .scan(&[twins("/r/a", 0), twins("/r/b", 100_000), world.whole("/r/c", vec![entry("x", 5_000, 1)])])
+        .await;
+    world.answer(Stage::Size, |_| hashed(1)).await;
+    let limited = |limit| ReportFilter { limit, ..ReportFilter::default() };
+    let filters = [limited(None), limited(Some(3)), limited(Some(4_500))];
+    let mut before = Vec::new();
+    for filter in &filters {
+        before.push(world.groups(filter).await);
+    }
+    assert_eq!(before[0].len(), sizes.clone().count());
+    assert_eq!(before[0][0], "5000: /r/a/5000 /r/b/5000 /r/c/x", "two to be gained");
+    assert_eq!(before[0][1], "5999: /r/a/5999 /r/b/5999");
+    let mut writer = world.writer().await;
+    writer.settle().await.unwrap();
+    writer.close().await.unwrap();
+    for (filter, before) in filters.iter().zip(&before) {
+        assert!(world.groups(filter).await == *before, "{filter:?}");
+    }
+    // One goes: with it, what was kept.
+    world.scan(&[twins("/r/a", 0), twins("/r/b", 100_000), world.whole("/r/c", vec![])]).await;
+    assert_eq!(world.groups(&filters[1]).await[0], "5999: /r/a/5999 /r/b/5999");
+}
+
 pub(crate) async fn removing_a_root_forgets_what_only_it_covered<B: Backend + 'static>() {
     let world = World::new::<B>().await;
     let listings = [

@@ -53,6 +53,7 @@ contract! {
     a_racy_hash_is_forgotten_by_the_next_listing
     a_null_hash_matches_nothing
     groups_are_of_physical_files_and_reports_are_ordered
+    a_report_is_the_same_before_and_after_its_groups_are_kept
     removing_a_root_forgets_what_only_it_covered
     scans_are_history_and_dead_ones_are_marked
     volumes_and_mounts_are_remembered_by_host

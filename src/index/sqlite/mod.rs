@@ -238,7 +238,7 @@ impl Index for SqliteIndex {
     async fn summary(&self, filter: &ReportFilter) -> Result<Summary> {
         let mut first = self.connect().await?;
         if filter.is_everything()
-            && let Some(kept) = summary::kept_figures(&mut first).await?
+            && let Some((_, kept)) = summary::kept(&mut first).await?
         {
             return Ok(kept);
         }
@@ -251,8 +251,7 @@ impl Index for SqliteIndex {
     }
 
     async fn report(&self, filter: &ReportFilter, places: &Places) -> Result<Box<dyn ReportReader>> {
-        let reader = report::SqliteReport::select(self.snapshot().await?, filter, places).await?;
-        Ok(Box::new(reader))
+        Ok(Box::new(report::SqliteReport::select(self, filter, places).await?))
     }
 
     async fn problems(&self, places: &Places, limit: u64) -> Result<Vec<ProblemRow>> {

@@ -14,7 +14,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::convert::{HexBytes, column, count, volume_path};
 use super::scope;
-use super::summary::kept_figures;
+use super::summary::kept;
 use crate::index::convert::{Jobs, PendingRow, read_json, stamp, to_integer, to_json};
 use crate::index::{IndexError, PendingReader, Result};
 use crate::model::pending::{Job, PendingTotals, SAMPLE_BYTES, SMALL_FILE, Scope, Stage};
@@ -152,7 +152,7 @@ impl SqlitePending {
     ) -> Result<Self> {
         let mut totals = PendingTotals::default();
         let mut last = 0;
-        if kept_figures(&mut connection).await?.is_none() {
+        if kept(&mut connection).await?.is_none() {
             last = fill(&mut connection, stage, scope).await?;
             totals = count_pending(&mut connection, stage).await?;
         }

@@ -1,16 +1,21 @@
 //! Groups of duplicates, in order.
 //!
-//! The groups and then their members go to temporary tables, sorted by the database, which spills
-//! to disk what does not fit in its cache; from there they are read by the window. The index is
-//! not held while a report waits for its reader.
+//! The groups, as they were kept or found anew, and then their members go to temporary tables, sorted by the database,
+//! which spills to disk what does not fit in its cache; from there they are read by the window. The index is not held
+//! while a report waits for its reader.
+
+use std::collections::VecDeque;
 
 use async_trait::async_trait;
 use serde::Deserialize;
+use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqliteConnection;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::convert::HexBytes;
-use super::summary::select_groups;
+use super::summary::{SELECT_BY_RECLAIMABLE, kept, select_groups};
+use super::{SqliteIndex, scope};
 use crate::index::convert::{read_json, stamp, to_integer};
 use crate::index::members::{MemberRow, Members};
 use crate::index::{IndexError, ReportReader, Result};
@@ -20,8 +25,11 @@ use crate::model::volume::Places;
 /// Rows fetched at once.
 const WINDOW: usize = 1024;
 
-/// Windows that wait to be written: one is enough to keep the database at work.
-const WAITING_WINDOWS: usize = 1;
+/// Windows of a part that wait to be written, each of some hundred kilobytes.
+const WAITING_WINDOWS: usize = 8;
+
+/// Groups that one connection collects as fast as two, because a second has to be opened first.
+const FEW_GROUPS: u64 = 4096;
 
 /// Groups in the order of the report. Names are as many as files, or more if some are hard links.
 const CREATE_RANKED: &str = "
@@ -29,27 +37,27 @@ const CREATE_RANKED: &str = "
         rank integer primary key, size integer not null, hash blob not null, files integer not null,
         names integer not null)";
 
-const RANK_BY_RECLAIMABLE: &str = "
-    insert into temp.ranked (size, hash, files, names)
-    select size, hash, files, names from temp.groups order by size * (files - 1) desc, size desc, hash limit ?1";
+/// The groups that were kept with the figures, from one rank to another.
+const COPY_RANKS: &str = "
+    insert into temp.ranked (rank, size, hash, files, names)
+    select rank, size, hash, files, names from main.groups where rank between ?1 and ?2";
 
-const RANK_BY_SIZE: &str = "
-    insert into temp.ranked (size, hash, files, names)
-    select size, hash, files, names from temp.groups order by size desc, files desc, hash limit ?1";
+/// A negative limit, ?1, is none.
+const RANK: &str = "insert into temp.ranked (size, hash, files, names) ";
 
-const RANK_BY_COUNT: &str = "
-    insert into temp.ranked (size, hash, files, names)
-    select size, hash, files, names from temp.groups order by files desc, size desc, hash limit ?1";
+const BY_SIZE: &str = "select size, hash, files, names from temp.groups order by size desc, files desc, hash";
+
+const BY_COUNT: &str =
+    "select size, hash, files, names from temp.groups order by files desc, size desc, hash";
 
 /// ?2: 1 for all directories, 0 for those in the scope.
-const RANK_BY_PATH: &str = "
-    insert into temp.ranked (size, hash, files, names)
+const BY_PATH: &str = "
     select g.size, g.hash, g.files, g.names from temp.groups g
     cross join contents c on c.hash = g.hash and c.size = g.size
     cross join files f on f.id = c.file_id
     cross join directories d on d.id = f.directory_id
     where ?2 or f.directory_id in (select directory_id from temp.scope)
-    group by g.id order by min(d.path || '/' || f.name), min(d.volume_id) limit ?1";
+    group by g.id order by min(d.path || '/' || f.name), min(d.volume_id)";
 
 /// The files of the groups in the order of the table they lie in: looked up in the order of the groups, each would
 /// cost a page read from anywhere.
@@ -114,64 +122,140 @@ struct GroupRow(i64, i64, HexBytes, u64);
 /// The JSON of rows and of groups.
 type Window = (String, String);
 
-/// Reads a report. The next window is made while the last is written.
+/// Reads a report, part by part. The next windows are made while one is written.
 pub(super) struct SqliteReport {
-    windows: mpsc::Receiver<Result<Window>>,
-    /// Rows that have not come yet.
-    left: u64,
+    parts: VecDeque<Part>,
     members: Members,
     summary: Summary,
 }
 
-impl SqliteReport {
-    pub(super) async fn select(
-        mut connection: SqliteConnection,
-        filter: &ReportFilter,
-        places: &Places,
-    ) -> Result<Self> {
-        let failed = || IndexError::during("collect the report");
-        let summary = select_groups(&mut connection, filter).await?;
-        let everywhere = filter.under.is_none();
-        // SQLite reads a negative limit as none.
-        let limit = filter.limit.map_or(-1, to_integer);
-        for statement in [CREATE_RANKED, CREATE_CHOSEN, CREATE_FIRST_NAMES, CREATE_MEMBERS] {
-            sqlx::query(statement).execute(&mut connection).await.map_err(failed())?;
-        }
-        let rank = match filter.sort {
-            SortBy::Reclaimable => RANK_BY_RECLAIMABLE,
-            SortBy::Size => RANK_BY_SIZE,
-            SortBy::Count => RANK_BY_COUNT,
-            SortBy::Path => RANK_BY_PATH,
-        };
-        let mut rank_groups = sqlx::query(rank).bind(limit);
-        if filter.sort == SortBy::Path {
-            rank_groups = rank_groups.bind(everywhere);
-        }
-        rank_groups.execute(&mut connection).await.map_err(failed())?;
-        sqlx::query(CHOOSE).execute(&mut connection).await.map_err(failed())?;
-        let first_names = sqlx::query(SELECT_FIRST_NAMES).bind(everywhere).execute(&mut connection).await;
-        first_names.map_err(failed())?;
-        let members = sqlx::query(SELECT_MEMBERS).bind(everywhere).execute(&mut connection).await;
-        let rows = members.map_err(failed())?.rows_affected();
-        sqlx::query("commit").execute(&mut connection).await.map_err(failed())?;
+/// Some groups in a row, and what collects their members.
+struct Part {
+    windows: mpsc::Receiver<Window>,
+    collecting: JoinHandle<Result<()>>,
+}
 
-        let (sender, windows) = mpsc::channel(WAITING_WINDOWS);
-        tokio::task::spawn_local(read_windows(connection, to_integer(rows), sender));
-        Ok(Self { windows, left: rows, members: Members::new(places), summary })
+impl SqliteReport {
+    pub(super) async fn select(index: &SqliteIndex, filter: &ReportFilter, places: &Places) -> Result<Self> {
+        let mut first = index.snapshot().await?;
+        let everywhere = filter.under.is_none();
+        let is_usual = filter.is_everything() && filter.sort == SortBy::Reclaimable;
+        let kept = if is_usual { kept(&mut first).await? } else { None };
+        let (summary, connections) = match kept {
+            Some((moment, summary)) => {
+                let last = filter.limit.unwrap_or(u64::MAX).min(summary.groups);
+                (summary, divide(index, first, moment, last).await?)
+            }
+            None => (rank(&mut first, filter).await?, vec![first]),
+        };
+        let parts = connections.into_iter().map(|connection| Part::collect(connection, everywhere)).collect();
+        Ok(Self { parts, members: Members::new(places), summary })
+    }
+
+    fn read_window(&mut self, (rows, groups): &Window) -> Result<Vec<ReportItem>> {
+        let damaged = || IndexError::Damaged("a report lacks a group".to_owned());
+        let (rows, groups): (Vec<Row>, Vec<GroupRow>) = (read_json(rows)?, read_json(groups)?);
+        let mut groups = groups.into_iter().peekable();
+        let mut items = Vec::new();
+        for Row(rank, volume, path, mtime, ctime, inode) in rows {
+            while groups.peek().is_some_and(|group| group.0 < rank) {
+                groups.next();
+            }
+            let group = groups.peek().filter(|group| group.0 == rank);
+            let GroupRow(_, size, hash, files) = group.ok_or_else(damaged)?;
+            let (directory, name) = split(&path.0).ok_or_else(damaged)?;
+            let stamp = stamp(*size, mtime, ctime, inode);
+            let row = MemberRow { group: rank, volume, directory, name, stamp, hash: &hash.0, files: *files };
+            self.members.take(&row, &mut items)?;
+        }
+        Ok(items)
     }
 }
 
-/// Sends the windows of so many rows, up to the first that cannot be read.
-async fn read_windows(mut connection: SqliteConnection, rows: i64, sender: mpsc::Sender<Result<Window>>) {
+/// Takes the groups that were kept, up to the last rank. If they are many, a second connection takes its share, as
+/// long as it sees the same moment.
+async fn divide(
+    index: &SqliteIndex,
+    mut first: SqliteConnection,
+    moment: i64,
+    last: u64,
+) -> Result<Vec<SqliteConnection>> {
+    if last > FEW_GROUPS {
+        let mut second = index.snapshot().await?;
+        if kept(&mut second).await?.is_some_and(|(other, _)| other == moment) {
+            // The first part is ready sooner, and written while the other one is still being collected.
+            let middle = last / 5 * 2;
+            copy_ranks(&mut first, 1, middle).await?;
+            copy_ranks(&mut second, middle + 1, last).await?;
+            return Ok(vec![first, second]);
+        }
+    }
+    copy_ranks(&mut first, 1, last).await?;
+    Ok(vec![first])
+}
+
+async fn copy_ranks(connection: &mut SqliteConnection, first: u64, last: u64) -> Result<()> {
+    let failed = || IndexError::during("collect the report");
+    scope::fill(connection, &[]).await?;
+    sqlx::query(CREATE_RANKED).execute(&mut *connection).await.map_err(failed())?;
+    let copy = sqlx::query(COPY_RANKS).bind(to_integer(first)).bind(to_integer(last));
+    copy.execute(connection).await.map(drop).map_err(failed())
+}
+
+/// Finds the groups of a filter and puts them in order.
+async fn rank(connection: &mut SqliteConnection, filter: &ReportFilter) -> Result<Summary> {
+    let failed = || IndexError::during("collect the report");
+    let summary = select_groups(connection, filter).await?;
+    sqlx::query(CREATE_RANKED).execute(&mut *connection).await.map_err(failed())?;
+    let select = match filter.sort {
+        SortBy::Reclaimable => SELECT_BY_RECLAIMABLE,
+        SortBy::Size => BY_SIZE,
+        SortBy::Count => BY_COUNT,
+        SortBy::Path => BY_PATH,
+    };
+    // SQLite reads a negative limit as none.
+    let limit = filter.limit.map_or(-1, to_integer);
+    let text = format!("{RANK} {select} limit ?1");
+    let mut rank = sqlx::query(AssertSqlSafe(text)).bind(limit);
+    if filter.sort == SortBy::Path {
+        rank = rank.bind(filter.under.is_none());
+    }
+    rank.execute(connection).await.map_err(failed())?;
+    Ok(summary)
+}
+
+impl Part {
+    /// Begins to collect the members of the groups in `temp.ranked`.
+    fn collect(connection: SqliteConnection, everywhere: bool) -> Self {
+        let (sender, windows) = mpsc::channel(WAITING_WINDOWS);
+        Self { windows, collecting: tokio::task::spawn_local(collect(connection, everywhere, sender)) }
+    }
+}
+
+/// Collects members, in order, and sends them window by window; the index is held only while they are collected.
+async fn collect(
+    mut connection: SqliteConnection,
+    everywhere: bool,
+    sender: mpsc::Sender<Window>,
+) -> Result<()> {
+    let failed = || IndexError::during("collect the report");
+    for statement in [CREATE_CHOSEN, CREATE_FIRST_NAMES, CREATE_MEMBERS, CHOOSE] {
+        sqlx::query(statement).execute(&mut connection).await.map_err(failed())?;
+    }
+    let first_names = sqlx::query(SELECT_FIRST_NAMES).bind(everywhere).execute(&mut connection).await;
+    first_names.map_err(failed())?;
+    let members = sqlx::query(SELECT_MEMBERS).bind(everywhere).execute(&mut connection).await;
+    let rows = to_integer(members.map_err(failed())?.rows_affected());
+    sqlx::query("commit").execute(&mut connection).await.map_err(failed())?;
     for position in (0..rows).step_by(WINDOW) {
         let until = rows.min(position + to_integer(WINDOW as u64));
         let window = sqlx::query_as(NEXT).bind(position).bind(until).fetch_one(&mut connection).await;
-        let window = window.map_err(IndexError::during("read the report"));
-        let is_last = window.is_err();
-        if sender.send(window).await.is_err() || is_last {
-            return;
+        let window = window.map_err(IndexError::during("read the report"))?;
+        if sender.send(window).await.is_err() {
+            break;
         }
     }
+    Ok(())
 }
 
 #[async_trait(?Send)]
@@ -181,27 +265,15 @@ impl ReportReader for SqliteReport {
     }
 
     async fn next(&mut self) -> Result<Vec<ReportItem>> {
-        if self.left == 0 {
-            return Ok(Vec::new());
-        }
-        let broken_off = || IndexError::Damaged("the report broke off".to_owned());
-        let (rows, groups) = self.windows.recv().await.ok_or_else(broken_off)??;
-        let (rows, groups): (Vec<Row>, Vec<GroupRow>) = (read_json(&rows)?, read_json(&groups)?);
-        let mut groups = groups.into_iter().peekable();
-        let mut items = Vec::new();
-        for Row(rank, volume, path, mtime, ctime, inode) in rows {
-            while groups.peek().is_some_and(|group| group.0 < rank) {
-                groups.next();
+        while let Some(part) = self.parts.front_mut() {
+            if let Some(window) = part.windows.recv().await {
+                return self.read_window(&window);
             }
-            let group = groups.peek().filter(|group| group.0 == rank);
-            let GroupRow(_, size, hash, files) = group.ok_or_else(broken_off)?;
-            let (directory, name) = split(&path.0).ok_or_else(broken_off)?;
-            let stamp = stamp(*size, mtime, ctime, inode);
-            let row = MemberRow { group: rank, volume, directory, name, stamp, hash: &hash.0, files: *files };
-            self.members.take(&row, &mut items)?;
-            self.left = self.left.saturating_sub(1);
+            if let Some(Part { collecting, .. }) = self.parts.pop_front() {
+                collecting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+            }
         }
-        Ok(items)
+        Ok(Vec::new())
     }
 }
 

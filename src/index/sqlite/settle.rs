@@ -43,7 +43,7 @@ impl HashIndex {
             .await
             .map_err(IndexError::during("look for the index over hashes"))?;
         // Numbers are used up by changes, too, so they say less the older the index is.
-        let files = summary::kept_figures(connection).await?.map_or(files, |kept| to_integer(kept.files));
+        let files = summary::kept(connection).await?.map_or(files, |(_, kept)| to_integer(kept.files));
         Ok(Self { is_there, left: ALWAYS_KEPT.max(files / KEPT_SHARE) })
     }
 

@@ -3,11 +3,11 @@
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
-use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqliteConnection;
+use sqlx::{AssertSqlSafe, Connection as _};
 
 use super::convert::{column, count, volume_path};
-use super::{catalog, scope};
+use super::{SqliteIndex, catalog, scope};
 use crate::index::convert::{read_json, to_count, to_integer, to_json};
 use crate::index::{IndexError, Result};
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
@@ -71,28 +71,48 @@ const PENDING_FIGURES: &str = "
       and (?1 or f.directory_id in (select directory_id from temp.scope))
       and not exists (select 1 from problems where file_id = p.id)";
 
-const KEPT_FIGURES: &str = "select summary from figures";
+const KEPT: &str = "select id, summary from figures";
 
-const KEEP_FIGURES: &str = "insert into figures (summary) select ? where not exists (select 1 from figures)";
+const KEEP_FIGURES: &str = "insert into figures (summary) values (?)";
+
+/// In the usual order of a report: what gains most comes first.
+pub(super) const SELECT_BY_RECLAIMABLE: &str =
+    "select size, hash, files, names from temp.groups order by size * (files - 1) desc, size desc, hash";
 
 const FORGET_FIGURES: &str = "delete from figures";
 
-/// The figures of the whole index if they were kept: then nothing is left to be read.
-pub(super) async fn kept_figures(connection: &mut SqliteConnection) -> Result<Option<Summary>> {
-    let kept: Option<String> = sqlx::query_scalar(KEPT_FIGURES)
+/// The figures of the whole index if they were kept: then nothing is left to be read. The number is another each time
+/// they are kept, so two connections that see the same see the same moment.
+pub(super) async fn kept(connection: &mut SqliteConnection) -> Result<Option<(i64, Summary)>> {
+    let kept: Option<(i64, String)> = sqlx::query_as(KEPT)
         .fetch_optional(connection)
         .await
         .map_err(IndexError::during("read the figures"))?;
-    kept.map(|text| read_json(&text)).transpose()
+    kept.map(|(number, text)| Ok((number, read_json(&text)?))).transpose()
 }
 
-/// Keeps the figures of the whole index, if nothing is left to be read and nothing failed.
-pub(super) async fn keep_figures(connection: &mut SqliteConnection, summary: &Summary) -> Result<()> {
-    if summary.is_settled() {
-        let kept = sqlx::query(KEEP_FIGURES).bind(to_json(summary)?).execute(connection).await;
-        kept.map_err(IndexError::during("keep the figures"))?;
+/// Counts the whole index. Keeps the figures and the groups, if nothing is left to be read and nothing failed.
+/// Nobody else may be writing.
+pub(super) async fn keep(index: &SqliteIndex) -> Result<Summary> {
+    let failed = || IndexError::during("keep the figures");
+    let mut connection = index.connect().await?;
+    if let Some((_, kept)) = kept(&mut connection).await? {
+        return Ok(kept);
     }
-    Ok(())
+    sqlx::query("begin immediate").execute(&mut connection).await.map_err(failed())?;
+    let mut second = index.connect().await?;
+    let summary = summary(&mut connection, &mut second, &ReportFilter::default()).await?;
+    if summary.is_settled() {
+        let figures = sqlx::query(KEEP_FIGURES).bind(to_json(&summary)?).execute(&mut connection).await;
+        figures.map_err(failed())?;
+        let groups = format!("insert into main.groups (size, hash, files, names) {SELECT_BY_RECLAIMABLE}");
+        sqlx::query(AssertSqlSafe(groups)).execute(&mut connection).await.map_err(failed())?;
+    }
+    sqlx::query("commit").execute(&mut connection).await.map_err(failed())?;
+    for connection in [connection, second] {
+        connection.close().await.map_err(failed())?;
+    }
+    Ok(summary)
 }
 
 /// To be called in the transaction that changes any of them.
@@ -120,7 +140,7 @@ pub(super) async fn select_groups(
 ) -> Result<Summary> {
     let groups = find_groups(connection, filter).await?;
     if filter.is_everything()
-        && let Some(kept) = kept_figures(connection).await?
+        && let Some((_, kept)) = kept(connection).await?
     {
         return Ok(kept);
     }

@@ -11,8 +11,8 @@ use sqlx::sqlite::SqliteConnection;
 use super::settle::{HashIndex, empty_log};
 use super::{SqliteIndex, catalog, discovery, pending, summary, workers, write_back};
 use crate::index::lock::WriteLock;
-use crate::index::{Index as _, IndexError, PendingReader, Result, Writer, Written};
-use crate::model::group::{ReportFilter, Summary};
+use crate::index::{IndexError, PendingReader, Result, Writer, Written};
+use crate::model::group::Summary;
 use crate::model::listing::Listing;
 use crate::model::pending::{Outcome, Scope, Stage};
 use crate::model::scan::{RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
@@ -196,12 +196,8 @@ impl Writer for SqliteWriter {
         let (made, moved) = tokio::join!(self.hash_index.make(&mut self.connection), empty_log(&self.index));
         made.and(moved)?;
         self.commit().await?;
-        let everything = ReportFilter::default();
-        let (summary, moved) = tokio::join!(self.index.summary(&everything), empty_log(&self.index));
-        let summary = moved.and(summary)?;
-        summary::keep_figures(self.transaction().await?, &summary).await?;
-        self.commit().await?;
-        Ok(summary)
+        let (summary, moved) = tokio::join!(summary::keep(&self.index), empty_log(&self.index));
+        moved.and(summary)
     }
 
     async fn close(mut self: Box<Self>) -> Result<()> {
