@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from html import escape
-from typing import Callable, Dict, Iterator, List, Sequence, Tuple
+from typing import Dict, Iterator, List, Sequence, Tuple
 
 OWN, PEER, FAINT, TEXT = "#d9480f", "#868e96", "#dee2e6", "#212529"
 FONT = 'font-family="system-ui, sans-serif" font-size="13"'
@@ -55,26 +55,48 @@ def draw(works: Sequence[Tuple[str, float, List[Tuple[str, float]]]]) -> str:
     return svg(WIDTH, 60 + ROW * len(works), body())
 
 
-def draw_lines(title: str, unit: str, lines: Dict[str, List[Tuple[float, float]]]) -> str:
-    """Lines over the number of files, which is on a logarithmic axis; values begin at 0."""
-    left, right, top, bottom = 70, WIDTH - 190, 50, 320
+def ticks(most: float, is_log: bool) -> List[float]:
+    """Values that are easy to read, up to the largest; on a logarithmic axis from a tenth."""
+    if is_log:
+        return [value for value in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200) if value <= most]
+    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if most / step <= 6)
+    return [step * number for number in range(int(most / step) + 1)]
+
+
+def draw_lines(title: str, unit: str, lines: Dict[str, List[Tuple[float, float]]], is_log: bool = False) -> str:
+    """Lines over the number of files, which is on a logarithmic axis; values begin at 0, or are on one, too."""
+    left, right, top, bottom, legend = 60, WIDTH - 350, 40, 360, 16
+    colors = [OWN, "#1971c2", "#2f9e44", "#9c36b5", "#e8590c", "#0c8599", "#5f3dc4", "#a61e4d", PEER]
+    lines = {name: series for name, series in lines.items() if all(y > 0 for _, y in series)}
     points = [point for series in lines.values() for point in series]
     low, high = math.log(min(x for x, _ in points)), math.log(max(x for x, _ in points))
-    most = max(y for _, y in points) * 1.1 or 1
-    colors = [OWN, "#1971c2", "#2f9e44", "#9c36b5", PEER, "#e8590c"]
-    x_of: Callable[[float], float] = lambda x: left + (math.log(x) - low) / ((high - low) or 1) * (right - left)
-    y_of: Callable[[float], float] = lambda y: bottom - y / most * (bottom - top)
+    most = max(y for _, y in points) * 1.1
+    least = ticks(most, is_log)[0]
+
+    def x_of(x: float) -> float:
+        return left + (math.log(x) - low) / ((high - low) or 1) * (right - left)
+
+    def y_of(y: float) -> float:
+        share = math.log(max(y, least) / least) / math.log(most / least) if is_log else y / most
+        return bottom - share * (bottom - top)
 
     def body() -> Iterator[str]:
         yield text(10, 20, f"{title} ({unit})")
-        for step in range(5):
-            value = most * step / 4
+        for value in ticks(most, is_log):
             yield line(left, y_of(value), right, y_of(value), FAINT)
-            yield text(left - 8, y_of(value) + 4, f"{value:.3g}", "end")
+            yield text(left - 8, y_of(value) + 4, f"{value:g}", "end")
         for x in sorted({x for x, _ in points}):
             yield text(x_of(x), bottom + 18, f"{int(x):,}", "middle")
-        for color, (name, series) in zip(colors, lines.items()):
+        free = top  # names stand in the order of their lines' ends, and never on each other
+        ends = sorted(zip(range(len(lines)), lines.items()), key=lambda end: y_of(end[1][1][-1][1]))
+        for at, (number, (name, series)) in enumerate(ends):
+            color = colors[number % len(colors)]
+            dashes = ' stroke-dasharray="5 3"' if number >= len(colors) else ""
             path = " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in series)
-            yield f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>'
-            yield text(right + 10, y_of(series[-1][1]) + 4, name, color=color)
-    return svg(WIDTH, 350, body())
+            yield f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"{dashes}/>'
+            end = y_of(series[-1][1])
+            free = min(max(free, end), bottom - legend * (len(ends) - 1 - at))
+            yield line(x_of(series[-1][0]) + 2, end, right + 24, free, FAINT)
+            yield text(right + 28, free + 4, name, color=color)
+            free += legend
+    return svg(WIDTH, 390, body())

@@ -96,7 +96,7 @@ def main() -> None:
         for step, seconds, peak in measure_rows(count):
             note(f"index: {step}", count, seconds, peak)
     if args.svg:
-        Path(f"{args.svg}-time.svg").write_text(draw_lines("Time a file", "µs", times))
+        Path(f"{args.svg}-time.svg").write_text(draw_lines("Time a file", "µs", times, is_log=True))
         Path(f"{args.svg}-memory.svg").write_text(draw_lines("Peak memory", "MiB", peaks))
 
 
