@@ -12,9 +12,10 @@ use crate::model::digest::{Digest, Sample};
 use crate::model::listing::DirectoryId;
 use crate::model::path::VolumePath;
 use crate::model::pending::{FileId, FileKey, Job, PendingName, Stage};
-use crate::model::scan::ScanStatus;
+use crate::model::scan::{Root, ScanStatus};
+use crate::model::settings::ScanSettings;
 use crate::model::stamp::{Nanos, Stamp};
-use crate::model::volume::{Mount, Places, VolumeId, VolumeIdentity};
+use crate::model::volume::{Extent, Mount, Places, VolumeId, VolumeIdentity};
 use crate::model::worker::LeaseId;
 
 /// What is known of a directory's rows before they are looked at.
@@ -37,6 +38,11 @@ impl RowState {
             (false, false) => Self::Unknown,
         }
     }
+}
+
+/// True if there is such a root, with these options.
+pub(super) fn is_known(roots: &[Root], extent: &Extent, settings: &ScanSettings) -> bool {
+    roots.iter().any(|root| root.extent == *extent && root.settings == *settings)
 }
 
 /// What the end of a walk changed.

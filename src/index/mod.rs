@@ -157,7 +157,7 @@ pub trait Writer {
     async fn commit(&mut self) -> Result<()>;
 
     /// Takes back what is not committed, as after a call that failed.
-    async fn roll_back(&mut self) -> Result<()>;
+    async fn roll_back(&mut self);
 
     /// Remembers where this host mounts a volume.
     async fn register_volume(&mut self, host: &str, volume: &MountedVolume) -> Result<VolumeId>;

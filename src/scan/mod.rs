@@ -239,7 +239,7 @@ impl Run<'_> {
         };
         if let Err(error) = result {
             // A call that failed may have done half of its work.
-            let _ = self.writer.roll_back().await;
+            self.writer.roll_back().await;
             // If the index itself failed, this may fail too: the next writer marks the scans.
             let _ = self.end_scans(Some(&error.to_string()), pending).await;
             let _ = self.writer.close().await;

@@ -21,7 +21,7 @@ impl Scanner {
         loop {
             let result = run.work_until_done().await;
             if let Err(error) = result {
-                let _ = run.writer.roll_back().await;
+                run.writer.roll_back().await;
                 // What it holds is free at once, if the index can still be told.
                 let _ = run.writer.close().await;
                 return Err(error);

@@ -9,7 +9,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use super::convert::{column, volume_path};
 use super::scope::{ScopeArrays, with_scope};
 use super::workers::IS_ALIVE;
-use crate::index::convert::{self, read_json, status, to_count, to_integer, to_json};
+use crate::index::convert::{self, status, to_count, to_integer, to_json};
 use crate::index::{IndexError, Result};
 use crate::model::path::{VolumePath, to_path};
 use crate::model::scan::{LastScan, Root, RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
@@ -109,24 +109,6 @@ const PUT_ROOT: &str = "
     insert into roots (volume_id, path, settings, added_at, shown_path) values ($1, $2, $3, $4, $5)
     on conflict (volume_id, path) do update set settings = excluded.settings, shown_path = excluded.shown_path
     returning id";
-
-const HAS_SETTINGS: &str =
-    "select exists (select 1 from roots where volume_id = $1 and path = $2 and settings = $3)";
-
-/// True if there is such a root, with these options.
-pub(super) async fn has_settings(
-    connection: &mut PgConnection,
-    extent: &Extent,
-    settings: &ScanSettings,
-) -> Result<bool> {
-    let has = sqlx::query_scalar(HAS_SETTINGS)
-        .bind(extent.volume.0)
-        .bind(extent.path.as_bytes())
-        .bind(to_json(settings)?)
-        .fetch_one(connection)
-        .await;
-    has.map_err(IndexError::during("remember a root"))
-}
 
 pub(super) async fn put_root(
     connection: &mut PgConnection,
@@ -233,7 +215,8 @@ pub(super) async fn roots(connection: &mut PgConnection) -> Result<Vec<Root>> {
 fn read_root(row: &PgRow, extents: &mut HashMap<i64, Vec<(Extent, bool)>>) -> Result<Root> {
     let id: i64 = column(row, 0)?;
     let settings: &str = column(row, 4)?;
-    let settings = read_json(settings)?;
+    let settings = serde_json::from_str(settings)
+        .map_err(|error| IndexError::Damaged(format!("the options of root {id}: {error}")))?;
     let extents = extents.remove(&id).unwrap_or_default();
     let scan: Option<i64> = column(row, 5)?;
     let last_scan = match scan {

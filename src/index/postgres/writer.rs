@@ -13,7 +13,7 @@ use super::leases::{Held, LeaseReader};
 use super::session::Session;
 use super::workers::Heartbeat;
 use super::{catalog, changes, discovery, leases, summary, workers, write_back};
-use crate::index::{IndexError, PendingReader, Result, Writer, Written};
+use crate::index::{IndexError, PendingReader, Result, Writer, Written, convert};
 use crate::model::group::Summary;
 use crate::model::listing::Listing;
 use crate::model::pending::{Outcome, Scope, Stage};
@@ -116,10 +116,8 @@ impl Writer for PostgresWriter {
         self.finish_writing().await
     }
 
-    async fn roll_back(&mut self) -> Result<()> {
-        // Each call was a transaction of its own.
-        Ok(())
-    }
+    /// Each call was a transaction of its own.
+    async fn roll_back(&mut self) {}
 
     async fn register_volume(&mut self, host: &str, volume: &MountedVolume) -> Result<VolumeId> {
         let put = async |connection: &mut PgConnection| catalog::put_volume(connection, host, volume).await;
@@ -138,7 +136,7 @@ impl Writer for PostgresWriter {
         let worker = self.worker;
         let put = async |connection: &mut PgConnection| {
             // With --hash-all files count as pending that did not before.
-            if !catalog::has_settings(connection, extent, settings).await? {
+            if !convert::is_known(&catalog::roots(connection).await?, extent, settings) {
                 changes::note(connection, worker).await?;
             }
             catalog::put_root(connection, extent, path, settings).await

@@ -7,7 +7,7 @@ use std::path::Path;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::convert::{column, status, volume_path};
-use crate::index::convert::{self, below, read_json, to_integer, to_json};
+use crate::index::convert::{self, below, to_integer, to_json};
 use crate::index::{IndexError, Result};
 use crate::model::path::{VolumePath, to_path};
 use crate::model::scan::{LastScan, Root, RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
@@ -106,24 +106,6 @@ const PUT_ROOT: &str = "
     insert into roots (volume_id, path, settings, added_at, shown_path) values (?, ?, ?, ?, ?)
     on conflict (volume_id, path) do update set settings = excluded.settings, shown_path = excluded.shown_path
     returning id";
-
-const HAS_SETTINGS: &str =
-    "select exists (select 1 from roots where volume_id = ? and path = ? and settings = ?)";
-
-/// True if there is such a root, with these options.
-pub(super) async fn has_settings(
-    connection: &mut SqliteConnection,
-    extent: &Extent,
-    settings: &ScanSettings,
-) -> Result<bool> {
-    let has = sqlx::query_scalar(HAS_SETTINGS)
-        .bind(extent.volume.0)
-        .bind(extent.path.as_bytes())
-        .bind(to_json(settings)?)
-        .fetch_one(connection)
-        .await;
-    has.map_err(IndexError::during("remember a root"))
-}
 
 pub(super) async fn put_root(
     connection: &mut SqliteConnection,
@@ -229,7 +211,8 @@ pub(super) async fn roots(connection: &mut SqliteConnection) -> Result<Vec<Root>
 fn read_root(row: &SqliteRow, extents: &mut HashMap<i64, Vec<(Extent, bool)>>) -> Result<Root> {
     let id: i64 = column(row, 0)?;
     let settings: &str = column(row, 4)?;
-    let settings = read_json(settings)?;
+    let settings = serde_json::from_str(settings)
+        .map_err(|error| IndexError::Damaged(format!("the options of root {id}: {error}")))?;
     let extents = extents.remove(&id).unwrap_or_default();
     let scan: Option<i64> = column(row, 5)?;
     let last_scan = match scan {

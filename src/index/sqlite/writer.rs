@@ -10,6 +10,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::settle::{HashIndex, empty_log};
 use super::{SqliteIndex, catalog, discovery, pending, summary, workers, write_back};
+use crate::index::convert;
 use crate::index::lock::WriteLock;
 use crate::index::{IndexError, PendingReader, Result, Writer, Written};
 use crate::model::group::Summary;
@@ -97,12 +98,11 @@ impl Writer for SqliteWriter {
         Ok(())
     }
 
-    async fn roll_back(&mut self) -> Result<()> {
+    async fn roll_back(&mut self) {
         if std::mem::take(&mut self.in_transaction) {
             // SQLite may have done so itself, as when the disk is full.
             let _ = sqlx::query("rollback").execute(&mut self.connection).await;
         }
-        Ok(())
     }
 
     async fn register_volume(&mut self, host: &str, volume: &MountedVolume) -> Result<VolumeId> {
@@ -118,7 +118,7 @@ impl Writer for SqliteWriter {
     async fn put_root(&mut self, extent: &Extent, path: &Path, settings: &ScanSettings) -> Result<RootId> {
         let connection = self.transaction().await?;
         // With --hash-all files count as pending that did not before.
-        if !catalog::has_settings(connection, extent, settings).await? {
+        if !convert::is_known(&catalog::roots(connection).await?, extent, settings) {
             summary::forget_figures(connection).await?;
         }
         catalog::put_root(connection, extent, path, settings).await
