@@ -46,7 +46,7 @@ impl World {
 
     /// A whole walk; with `changed`, one file in each directory is not what it was.
     pub(crate) async fn list(&mut self, changed: bool) {
-        let scan = self.writer.begin_scan(Some(self.root), ScanKind::Scan).await.unwrap();
+        let scan = self.writer.begin_scan(Some(self.root), ScanKind::Scan, None).await.unwrap();
         for batch in content::listings(&self.volume, self.files, BATCH, changed) {
             self.writer.write_listings(scan, &batch).await.unwrap();
             self.writer.commit().await.unwrap();

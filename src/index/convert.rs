@@ -3,20 +3,26 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{IndexError, Result};
 use crate::model::digest::{Digest, Sample};
+use crate::model::group::Summary;
 use crate::model::listing::DirectoryId;
 use crate::model::path::VolumePath;
 use crate::model::pending::{FileId, FileKey, Job, PendingName, Stage};
 use crate::model::scan::{Root, ScanStatus};
 use crate::model::settings::ScanSettings;
 use crate::model::stamp::{Nanos, Stamp};
+use crate::model::upkeep::WatchMode;
 use crate::model::volume::{Extent, Mount, Places, VolumeId, VolumeIdentity};
 use crate::model::worker::LeaseId;
+
+/// A watcher that was silent for so long is taken for dead; it says that it lives three times meanwhile.
+pub(super) const WATCH_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is known of a directory's rows before they are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +78,12 @@ pub(super) fn to_count(value: i64) -> u64 {
     u64::try_from(value).unwrap_or_default()
 }
 
+/// What the history keeps of an index's figures: files, bytes, groups, redundant files, reclaimable bytes.
+pub(super) fn history_figures(figures: &Summary) -> [i64; 5] {
+    let Summary { files, bytes, groups, redundant_files, reclaimable_bytes, .. } = *figures;
+    [files, bytes, groups, redundant_files, reclaimable_bytes].map(to_integer)
+}
+
 /// An inode is 64 bits without meaning: kept as the same bits.
 pub(super) fn inode_to_integer(inode: u64) -> i64 {
     inode.cast_signed()
@@ -97,6 +109,12 @@ pub(super) fn sample_bytes(sample: Option<Sample>) -> Option<Vec<u8>> {
 pub(super) fn status(word: &str) -> Result<ScanStatus> {
     let found = ScanStatus::ALL.into_iter().find(|status| status.as_str() == word);
     found.ok_or_else(|| IndexError::Damaged(format!("unknown scan status {word:?}")))
+}
+
+/// How a root is watched, from its columns.
+pub(super) fn watch_mode(word: &str, reason: Option<String>) -> Result<WatchMode> {
+    let mode = WatchMode::parse(word, reason);
+    mode.ok_or_else(|| IndexError::Damaged(format!("unknown way of watching {word:?}")))
 }
 
 /// The half-open range of bytes that holds every path below a directory, but not itself: `/` is

@@ -26,9 +26,11 @@ pub use error::IndexError;
 
 use crate::model::group::{ProblemRow, ReportFilter, ReportItem, Summary};
 use crate::model::listing::{DirectoryId, Listing};
+use crate::model::path::VolumePath;
 use crate::model::pending::{ExtentTotals, FileId, Job, Outcome, PendingTotals, Scope, Stage};
 use crate::model::scan::{Root, RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
+use crate::model::upkeep::{Upkeep, Watch, WatchSign};
 use crate::model::volume::{Extent, MountMap, MountedVolume, Places, VolumeId, VolumeIdentity};
 use crate::model::worker::{Participant, Worker};
 
@@ -79,6 +81,16 @@ pub trait Index: Send + Sync + Debug {
 
     /// What a worker that waits for work looks at: see [`WorkMark`].
     async fn work_mark(&self, reachable: &[VolumeId]) -> Result<WorkMark>;
+
+    /// The roots that are watched, and those whose watchers died of late.
+    async fn watches(&self) -> Result<Vec<Watch>>;
+
+    /// Says that this process, on this host, watches these roots. Needs no right to write: it is seen while another
+    /// process holds that, too.
+    async fn sign_watches(&self, host: &str, signs: &[WatchSign]) -> Result<()>;
+
+    /// Says that this host does not watch these roots any more.
+    async fn end_watches(&self, host: &str, roots: &[RootId]) -> Result<()>;
 
     /// The roots, in the order of their paths.
     async fn roots(&self) -> Result<Vec<Root>>;
@@ -173,13 +185,24 @@ pub trait Writer {
         settings: &ScanSettings,
     ) -> Result<RootId>;
 
+    /// Remembers how a root is kept up to date.
+    async fn put_upkeep(&mut self, root: RootId, upkeep: &Upkeep) -> Result<()>;
+
     /// Forgets a root, and the rows in these subtrees that no other root's subtrees cover. Returns
     /// the number of files forgotten.
     async fn remove_root(&mut self, root: Option<RootId>, extents: &[Extent]) -> Result<u64>;
 
-    /// Begins a scan; its id is the new generation. Nobody else walks the same root until its
-    /// discovery is finished, or its process is dead.
-    async fn begin_scan(&mut self, root: Option<RootId>, kind: ScanKind) -> Result<ScanId>;
+    /// Begins a scan, of the whole root or of one directory of its volume; its id is the new generation. Nobody else
+    /// walks the same root until its discovery is finished, or its process is dead.
+    async fn begin_scan(
+        &mut self,
+        root: Option<RootId>,
+        kind: ScanKind,
+        within: Option<&VolumePath>,
+    ) -> Result<ScanId>;
+
+    /// Goes on with a scan that was ended: it is as if it had just begun, but keeps its number.
+    async fn continue_scan(&mut self, scan: ScanId) -> Result<()>;
 
     /// Writes what was listed: new rows without hash; changed rows lose theirs; unchanged ones are
     /// not touched; rows that a wholly listed directory does not hold any more are removed. The
@@ -222,6 +245,9 @@ pub trait Writer {
         counts: &ScanCounts,
         error: Option<&str>,
     ) -> Result<()>;
+
+    /// Notes what the whole index held when these scans ended.
+    async fn note_figures(&mut self, scans: &[ScanId], figures: &Summary) -> Result<()>;
 
     /// Prepares what was written for reports, and counts it: what a run does once, when it has written its last hash.
     async fn settle(&mut self) -> Result<Summary>;

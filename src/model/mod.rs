@@ -11,5 +11,6 @@ pub mod pending;
 pub mod scan;
 pub mod settings;
 pub mod stamp;
+pub mod upkeep;
 pub mod volume;
 pub mod worker;

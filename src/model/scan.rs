@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::settings::ScanSettings;
 use super::stamp::Nanos;
+use super::upkeep::Upkeep;
 use super::volume::{Extent, Location, VolumeIdentity};
 
 /// A root's row in the index.
@@ -27,11 +28,13 @@ pub struct Root {
     pub path: PathBuf,
     /// The options it is scanned with.
     pub settings: ScanSettings,
+    /// How it is kept up to date.
+    pub upkeep: Upkeep,
     /// The places its walks entered: itself, filesystems mounted below it, and `linked`.
     pub extents: Vec<Extent>,
     /// Those of them that only links lead to.
     pub linked: Vec<Extent>,
-    /// Its latest scan, if there was one.
+    /// Its latest walk from its top, if there was one.
     pub last_scan: Option<LastScan>,
 }
 
@@ -67,7 +70,7 @@ pub struct LastScan {
     pub discovered: bool,
 }
 
-/// What began a scan.
+/// What began a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScanKind {
     /// `dupfind scan DIR`
@@ -76,15 +79,38 @@ pub enum ScanKind {
     FilesFrom,
     /// `dupfind resume`
     Resume,
+    /// A watcher that began to watch.
+    Startup,
+    /// `dupfind reconcile`, or a watcher's schedule.
+    Reconcile,
+    /// What a watcher was told of, in an interval.
+    Watch,
+    /// `dupfind verify`
+    Verify,
 }
 
 impl ScanKind {
+    /// Every kind.
+    pub const ALL: [Self; 7] = [
+        Self::Scan,
+        Self::FilesFrom,
+        Self::Resume,
+        Self::Startup,
+        Self::Reconcile,
+        Self::Watch,
+        Self::Verify,
+    ];
+
     /// The word for it in the index and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Scan => "scan",
             Self::FilesFrom => "files-from",
             Self::Resume => "resume",
+            Self::Startup => "startup",
+            Self::Reconcile => "reconcile",
+            Self::Watch => "watch",
+            Self::Verify => "verify",
         }
     }
 }
@@ -143,6 +169,8 @@ pub struct ScanCounts {
     pub bytes_read: u64,
     /// Files and directories that could not be read.
     pub problems: u64,
+    /// Changes that a watcher was told of.
+    pub events: u64,
 }
 
 impl ScanCounts {
@@ -163,5 +191,6 @@ impl std::ops::AddAssign for ScanCounts {
         self.hashed += other.hashed;
         self.bytes_read += other.bytes_read;
         self.problems += other.problems;
+        self.events += other.events;
     }
 }

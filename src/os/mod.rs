@@ -180,6 +180,13 @@ fn file_stat(stat: &rustix::fs::Stat) -> FileStat {
     }
 }
 
+/// True if this host has a process of this number.
+pub fn is_running(process: u32) -> bool {
+    let pid = i32::try_from(process).ok().and_then(rustix::process::Pid::from_raw);
+    // One that belongs to somebody else is there, too.
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+}
+
 /// The name this machine goes by in the index.
 pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()

@@ -42,7 +42,7 @@ impl Run<'_> {
                 self.report.skipped_roots.push(ProblemRow { host: None, path: root.path, problem });
                 continue;
             }
-            let id = self.writer.begin_scan(Some(root.id), kind).await?;
+            let id = self.writer.begin_scan(Some(root.id), kind, None).await?;
             self.scans.push(OpenScan {
                 id,
                 extents: Vec::new(),
@@ -131,7 +131,7 @@ impl Run<'_> {
     ) -> Result<Vec<Extent>, ScanError> {
         let scanner = self.scanner;
         scanner.progress.enter(Phase::Discovery);
-        let scan = self.writer.begin_scan(None, ScanKind::FilesFrom).await?;
+        let scan = self.writer.begin_scan(None, ScanKind::FilesFrom, None).await?;
         self.writer.commit().await?;
 
         let (sender, listings) = mpsc::channel(WAITING_SENDS);

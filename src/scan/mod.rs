@@ -245,18 +245,22 @@ impl Run<'_> {
             let _ = self.writer.close().await;
             return Err(error);
         }
-        self.end_scans(None, pending).await?;
+        let ended = self.end_scans(None, pending).await?;
         if !self.report.is_interrupted() {
-            self.report.summary = Some(self.writer.settle().await?);
+            let figures = self.writer.settle().await?;
+            self.writer.note_figures(&ended, &figures).await?;
+            self.report.summary = Some(figures);
         }
         self.writer.close().await?;
         Ok(self.report)
     }
 
-    async fn end_scans(&mut self, error: Option<&str>, pending: Pending) -> Result<(), ScanError> {
+    /// Returns the scans that were ended.
+    async fn end_scans(&mut self, error: Option<&str>, pending: Pending) -> Result<Vec<ScanId>, ScanError> {
         self.writer.commit().await?;
         let mut total = std::mem::take(&mut self.report.counts);
         let processed = total;
+        let mut ended = Vec::new();
         for (index, scan) in std::mem::take(&mut self.scans).into_iter().enumerate() {
             let mut counts = scan.counts;
             total += counts;
@@ -274,9 +278,11 @@ impl Run<'_> {
                 None => self.report.status,
             };
             self.writer.end_scan(scan.id, status, &counts, error).await?;
+            ended.push(scan.id);
         }
         self.report.counts = total;
-        Ok(self.writer.commit().await?)
+        self.writer.commit().await?;
+        Ok(ended)
     }
 
     async fn has_pending(&self, scan: &OpenScan) -> Result<bool, ScanError> {

@@ -95,7 +95,7 @@ impl Run<'_> {
         let is_unfinished =
             |root: &Root| root.last_scan.as_ref().is_some_and(|scan| scan.status != Completed);
         for root in roots.into_iter().filter(is_unfinished) {
-            let id = self.writer.begin_scan(Some(root.id), ScanKind::Resume).await?;
+            let id = self.writer.begin_scan(Some(root.id), ScanKind::Resume, None).await?;
             self.writer.finish_discovery(id, None, &[], &[]).await?;
             let extents = root.extents;
             self.scans.push(OpenScan { id, extents, counts: ScanCounts::default(), discovered: true });

@@ -150,7 +150,7 @@ impl World {
     /// One scan of the root: these listings, to its end.
     pub(crate) async fn scan(&self, listings: &[Listing]) -> (ScanId, dupfind::model::scan::ScanCounts) {
         let mut writer = self.writer().await;
-        let scan = writer.begin_scan(Some(self.root), ScanKind::Scan).await.unwrap();
+        let scan = writer.begin_scan(Some(self.root), ScanKind::Scan, None).await.unwrap();
         let mut counts = writer.write_listings(scan, listings).await.unwrap().counts;
         let extents = [extent(self.volume_id, "/r")];
         counts.removed += writer.finish_discovery(scan, Some(self.root), &extents, &[]).await.unwrap();

@@ -56,7 +56,7 @@ pub(crate) async fn a_whole_listing_removes_what_it_does_not_hold_and_a_selectio
     let (_, counts) = world.scan(&[world.whole("/r", vec![entry("b", 2, 2)])]).await;
     assert_eq!(counts.removed, 2);
     let mut writer = world.writer().await;
-    let scan = writer.begin_scan(None, ScanKind::FilesFrom).await.unwrap();
+    let scan = writer.begin_scan(None, ScanKind::FilesFrom, None).await.unwrap();
     let named = world.listing("/r", Coverage::Selected, vec![entry("d", 4, 4)]);
     let counts = writer.write_listings(scan, &[named]).await.unwrap().counts;
     assert_eq!((counts.added, counts.removed), (1, 0));
@@ -123,7 +123,7 @@ pub(crate) async fn finishing_spares_what_belongs_to_other_roots_and_other_volum
         .put_root(&extent(world.volume_id, "/r/inner"), Path::new("/r/inner"), &ScanSettings::default())
         .await
         .unwrap();
-    let scan = writer.begin_scan(Some(world.root), ScanKind::Scan).await.unwrap();
+    let scan = writer.begin_scan(Some(world.root), ScanKind::Scan, None).await.unwrap();
     let mut on_usb = world.whole("", vec![entry("u", 1, 1)]);
     on_usb.volume = usb;
     let listings =
@@ -168,7 +168,7 @@ pub(crate) async fn what_was_just_written_can_be_answered<B: Backend + 'static>(
         world.whole("/r/last", vec![entry("d", 7, 4)]),
     ];
     let mut writer = world.writer().await;
-    let scan = writer.begin_scan(Some(world.root), ScanKind::Scan).await.unwrap();
+    let scan = writer.begin_scan(Some(world.root), ScanKind::Scan, None).await.unwrap();
     let written = writer.write_listings(scan, &listings).await.unwrap();
     assert_eq!(written.directories.len(), listings.len());
     for (number, (_, first)) in written.directories.iter().enumerate() {
@@ -257,7 +257,7 @@ pub(crate) async fn kept_figures_are_those_of_the_moment<B: Backend + 'static>()
     };
     let mut writer = world.writer().await;
     changed.push(entry("e", 11, 11));
-    let scan = writer.begin_scan(Some(world.root), ScanKind::Scan).await.unwrap();
+    let scan = writer.begin_scan(Some(world.root), ScanKind::Scan, None).await.unwrap();
     writer.write_listings(scan, &[world.whole("/r", changed.clone())]).await.unwrap();
     writer.close().await.unwrap();
     agree("a file without partner").await;
@@ -309,7 +309,7 @@ pub(crate) async fn nothing_lasts_without_a_commit<B: Backend + 'static>() {
     let world = World::new::<B>().await;
     let listings = [world.whole("/r", vec![entry("a", 1, 1)])];
     let mut writer = world.writer().await;
-    let scan = writer.begin_scan(Some(world.root), ScanKind::Scan).await.unwrap();
+    let scan = writer.begin_scan(Some(world.root), ScanKind::Scan, None).await.unwrap();
     writer.commit().await.unwrap();
     writer.write_listings(scan, &listings).await.unwrap();
     drop(writer);
@@ -517,7 +517,7 @@ pub(crate) async fn scans_are_history_and_dead_ones_are_marked<B: Backend + 'sta
     assert_eq!(root.last_scan.as_ref().unwrap().status, ScanStatus::Running);
     assert!(!root.needs_discovery(), "its walk reached its end");
     let mut writer = world.writer().await;
-    let second = writer.begin_scan(Some(world.root), ScanKind::Resume).await.unwrap();
+    let second = writer.begin_scan(Some(world.root), ScanKind::Resume, None).await.unwrap();
     assert!(second > first);
     writer.end_scan(second, ScanStatus::Completed, &ScanCounts::default(), None).await.unwrap();
     writer.close().await.unwrap();
@@ -525,7 +525,7 @@ pub(crate) async fn scans_are_history_and_dead_ones_are_marked<B: Backend + 'sta
     assert_eq!(root.last_scan.unwrap().status, ScanStatus::Completed);
 
     let mut writer = world.writer().await;
-    writer.begin_scan(Some(world.root), ScanKind::Scan).await.unwrap();
+    writer.begin_scan(Some(world.root), ScanKind::Scan, None).await.unwrap();
     writer.commit().await.unwrap();
     drop(writer);
     B::outwait_the_dead().await;

@@ -11,6 +11,7 @@ use super::scope::{ScopeArrays, with_scope};
 use super::workers::IS_ALIVE;
 use crate::index::convert::{self, status, to_count, to_integer, to_json};
 use crate::index::{IndexError, Result};
+use crate::model::group::Summary;
 use crate::model::path::{VolumePath, to_path};
 use crate::model::scan::{LastScan, Root, RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
@@ -190,9 +191,11 @@ pub(super) async fn put_extents(
 
 const ROOTS: &str = "
     select r.id, r.volume_id, r.path, r.shown_path, r.settings, s.id, s.status, s.started_at, s.ended_at,
-           s.discovered_at, v.identity
+           s.discovered_at, v.identity, r.upkeep
     from roots r join volumes v on v.id = r.volume_id
-    left join scans s on s.id = (select max(id) from scans where root_id = r.id)
+    left join scans s on s.id = (
+        select max(id) from scans
+        where root_id = r.id and path is null and kind not in ('watch', 'verify'))
     order by r.shown_path, r.id";
 
 pub(super) async fn roots(connection: &mut PgConnection) -> Result<Vec<Root>> {
@@ -214,9 +217,10 @@ pub(super) async fn roots(connection: &mut PgConnection) -> Result<Vec<Root>> {
 
 fn read_root(row: &PgRow, extents: &mut HashMap<i64, Vec<(Extent, bool)>>) -> Result<Root> {
     let id: i64 = column(row, 0)?;
-    let settings: &str = column(row, 4)?;
-    let settings = serde_json::from_str(settings)
-        .map_err(|error| IndexError::Damaged(format!("the options of root {id}: {error}")))?;
+    let (settings, upkeep): (&str, &str) = (column(row, 4)?, column(row, 11)?);
+    let damaged = |error| IndexError::Damaged(format!("the options of root {id}: {error}"));
+    let settings = serde_json::from_str(settings).map_err(damaged)?;
+    let upkeep = serde_json::from_str(upkeep).map_err(damaged)?;
     let extents = extents.remove(&id).unwrap_or_default();
     let scan: Option<i64> = column(row, 5)?;
     let last_scan = match scan {
@@ -235,6 +239,7 @@ fn read_root(row: &PgRow, extents: &mut HashMap<i64, Vec<(Extent, bool)>>) -> Re
         identity: VolumeIdentity(column::<&str>(row, 10)?.into()),
         path: to_path(column(row, 3)?),
         settings,
+        upkeep,
         linked: extents.iter().filter(|(_, linked)| *linked).map(|(extent, _)| extent.clone()).collect(),
         extents: extents.into_iter().map(|(extent, _)| extent).collect(),
         last_scan,
@@ -312,12 +317,14 @@ pub(super) async fn forget_uncovered(connection: &mut PgConnection, extents: &[E
 }
 
 const BEGIN_SCAN: &str = "
-    insert into scans (root_id, kind, status, started_at, worker_id) values ($1, $2, $3, $4, $5) returning id";
+    insert into scans (root_id, kind, path, status, started_at, worker_id) values ($1, $2, $3, $4, $5, $6)
+    returning id";
 
 pub(super) async fn begin_scan(
     connection: &mut PgConnection,
     root: Option<RootId>,
     kind: ScanKind,
+    within: Option<&VolumePath>,
     worker: WorkerId,
 ) -> Result<ScanId> {
     if let Some(root) = root {
@@ -326,6 +333,7 @@ pub(super) async fn begin_scan(
     let id: i64 = sqlx::query_scalar(BEGIN_SCAN)
         .bind(root.map(|root| root.0))
         .bind(kind.as_str())
+        .bind(within.map(VolumePath::as_bytes))
         .bind(ScanStatus::Running.as_str())
         .bind(Nanos::now().0)
         .bind(worker.0)
@@ -333,6 +341,25 @@ pub(super) async fn begin_scan(
         .await
         .map_err(IndexError::during("begin a scan"))?;
     Ok(ScanId(id))
+}
+
+const CONTINUE_SCAN: &str = "
+    update scans set status = 'running', discovered_at = null, ended_at = null, worker_id = $2 where id = $1
+    returning root_id";
+
+/// Goes on with a scan that was ended, as if it had just begun.
+pub(super) async fn continue_scan(
+    connection: &mut PgConnection,
+    scan: ScanId,
+    worker: WorkerId,
+) -> Result<()> {
+    let continued = sqlx::query_scalar(CONTINUE_SCAN).bind(scan.0).bind(worker.0);
+    let root: Option<Option<i64>> =
+        continued.fetch_optional(&mut *connection).await.map_err(IndexError::during("go on with a scan"))?;
+    match root.flatten() {
+        Some(root) => hold_root(connection, RootId(root), worker).await,
+        None => Ok(()),
+    }
 }
 
 /// Makes sure that a scan is still its worker's: one that was silent for too long may have lost it.
@@ -347,7 +374,7 @@ pub(super) async fn confirm_scan(connection: &mut PgConnection, scan: ScanId) ->
 
 const END_SCAN: &str = "
     update scans set status = $2, ended_at = $3, directories = $4, files_seen = $5, bytes_seen = $6, added = $7,
-        updated = $8, removed = $9, hashed = $10, bytes_read = $11, problems = $12, error = $13
+        updated = $8, removed = $9, hashed = $10, bytes_read = $11, problems = $12, events = $13, error = $14
     where id = $1";
 
 const ROOT_SCANNED: &str = "
@@ -373,6 +400,7 @@ pub(super) async fn end_scan(
         counts.hashed,
         counts.bytes_read,
         counts.problems,
+        counts.events,
     ] {
         update = update.bind(to_integer(count));
     }
@@ -382,4 +410,22 @@ pub(super) async fn end_scan(
         scanned.execute(connection).await.map_err(failed())?;
     }
     Ok(())
+}
+
+const NOTE_FIGURES: &str = "
+    update scans set index_files = $1, index_bytes = $2, groups = $3, redundant_files = $4, reclaimable_bytes = $5
+    where id = any($6)";
+
+pub(super) async fn note_figures(
+    connection: &mut PgConnection,
+    scans: &[ScanId],
+    figures: &Summary,
+) -> Result<()> {
+    let scans: Vec<i64> = scans.iter().map(|scan| scan.0).collect();
+    let mut note = sqlx::query(NOTE_FIGURES);
+    for figure in convert::history_figures(figures) {
+        note = note.bind(figure);
+    }
+    let noted = note.bind(scans).execute(connection).await;
+    noted.map(drop).map_err(IndexError::during("note the figures"))
 }

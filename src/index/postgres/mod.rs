@@ -18,7 +18,8 @@ use crate::cancel::Cancel;
 use crate::index::convert::to_count;
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
 use crate::model::pending::ExtentTotals;
-use crate::model::scan::Root;
+use crate::model::scan::{Root, RootId};
+use crate::model::upkeep::{Watch, WatchSign};
 use crate::model::volume::{Extent, MountMap, Places, VolumeId, VolumeIdentity};
 use crate::model::worker::{Participant, Worker};
 
@@ -31,6 +32,7 @@ mod report;
 mod scope;
 mod session;
 mod summary;
+mod watches;
 mod workers;
 mod write_back;
 mod writer;
@@ -219,6 +221,22 @@ impl Index for PostgresIndex {
     async fn work_mark(&self, reachable: &[VolumeId]) -> Result<WorkMark> {
         let look = async |connection: &mut PgConnection| leases::work_mark(connection, reachable).await;
         self.session.transaction("look for work", look).await
+    }
+
+    async fn watches(&self) -> Result<Vec<Watch>> {
+        self.session
+            .transaction("read what is watched", async |connection| watches::watches(connection).await)
+            .await
+    }
+
+    async fn sign_watches(&self, host: &str, signs: &[WatchSign]) -> Result<()> {
+        let sign = async |connection: &mut PgConnection| watches::sign(connection, host, signs).await;
+        self.session.transaction("say what is watched", sign).await
+    }
+
+    async fn end_watches(&self, host: &str, roots: &[RootId]) -> Result<()> {
+        let end = async |connection: &mut PgConnection| watches::end(connection, host, roots).await;
+        self.session.transaction("say what is watched", end).await
     }
 
     async fn roots(&self) -> Result<Vec<Root>> {

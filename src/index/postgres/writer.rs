@@ -12,13 +12,15 @@ use tokio::task::JoinSet;
 use super::leases::{Held, LeaseReader};
 use super::session::Session;
 use super::workers::Heartbeat;
-use super::{catalog, changes, discovery, leases, summary, workers, write_back};
+use super::{catalog, changes, discovery, leases, summary, watches, workers, write_back};
 use crate::index::{IndexError, PendingReader, Result, Writer, Written, convert};
 use crate::model::group::Summary;
 use crate::model::listing::Listing;
+use crate::model::path::VolumePath;
 use crate::model::pending::{Outcome, Scope, Stage};
 use crate::model::scan::{RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
+use crate::model::upkeep::Upkeep;
 use crate::model::volume::{Extent, MountMap, MountedVolume, VolumeId, VolumeIdentity};
 use crate::model::worker::{Participant, WorkerId};
 
@@ -144,6 +146,11 @@ impl Writer for PostgresWriter {
         self.session.transaction("remember a root", put).await
     }
 
+    async fn put_upkeep(&mut self, root: RootId, upkeep: &Upkeep) -> Result<()> {
+        let put = async |connection: &mut PgConnection| watches::put_upkeep(connection, root, upkeep).await;
+        self.session.transaction("remember a root", put).await
+    }
+
     async fn remove_root(&mut self, root: Option<RootId>, extents: &[Extent]) -> Result<u64> {
         let worker = self.worker;
         let remove = async |connection: &mut PgConnection| {
@@ -153,11 +160,24 @@ impl Writer for PostgresWriter {
         self.when_free("forget a root", remove).await
     }
 
-    async fn begin_scan(&mut self, root: Option<RootId>, kind: ScanKind) -> Result<ScanId> {
+    async fn begin_scan(
+        &mut self,
+        root: Option<RootId>,
+        kind: ScanKind,
+        within: Option<&VolumePath>,
+    ) -> Result<ScanId> {
         let worker = self.worker;
-        let begin =
-            async |connection: &mut PgConnection| catalog::begin_scan(connection, root, kind, worker).await;
+        let begin = async |connection: &mut PgConnection| {
+            catalog::begin_scan(connection, root, kind, within, worker).await
+        };
         self.when_free("begin a scan", begin).await
+    }
+
+    async fn continue_scan(&mut self, scan: ScanId) -> Result<()> {
+        let worker = self.worker;
+        let go_on =
+            async |connection: &mut PgConnection| catalog::continue_scan(connection, scan, worker).await;
+        self.when_free("go on with a scan", go_on).await
     }
 
     async fn write_listings(&mut self, scan: ScanId, listings: &[Listing]) -> Result<Written> {
@@ -247,6 +267,12 @@ impl Writer for PostgresWriter {
             catalog::end_scan(connection, scan, status, counts, error).await
         };
         self.session.transaction("end a scan", end).await
+    }
+
+    async fn note_figures(&mut self, scans: &[ScanId], figures: &Summary) -> Result<()> {
+        let note =
+            async |connection: &mut PgConnection| catalog::note_figures(connection, scans, figures).await;
+        self.session.transaction("note the figures", note).await
     }
 
     async fn settle(&mut self) -> Result<Summary> {

@@ -9,6 +9,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use super::convert::{column, status, volume_path};
 use crate::index::convert::{self, below, to_integer, to_json};
 use crate::index::{IndexError, Result};
+use crate::model::group::Summary;
 use crate::model::path::{VolumePath, to_path};
 use crate::model::scan::{LastScan, Root, RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
@@ -187,9 +188,11 @@ pub(super) async fn put_extents(
 
 const ROOTS: &str = "
     select r.id, r.volume_id, r.path, r.shown_path, r.settings, s.id, s.status, s.started_at, s.ended_at,
-           s.discovered_at, v.identity
+           s.discovered_at, v.identity, r.upkeep
     from roots r join volumes v on v.id = r.volume_id
-    left join scans s on s.id = (select max(id) from scans where root_id = r.id)
+    left join scans s on s.id = (
+        select max(id) from scans
+        where root_id = r.id and path is null and kind not in ('watch', 'verify'))
     order by r.shown_path";
 
 pub(super) async fn roots(connection: &mut SqliteConnection) -> Result<Vec<Root>> {
@@ -210,9 +213,10 @@ pub(super) async fn roots(connection: &mut SqliteConnection) -> Result<Vec<Root>
 
 fn read_root(row: &SqliteRow, extents: &mut HashMap<i64, Vec<(Extent, bool)>>) -> Result<Root> {
     let id: i64 = column(row, 0)?;
-    let settings: &str = column(row, 4)?;
-    let settings = serde_json::from_str(settings)
-        .map_err(|error| IndexError::Damaged(format!("the options of root {id}: {error}")))?;
+    let (settings, upkeep): (&str, &str) = (column(row, 4)?, column(row, 11)?);
+    let damaged = |error| IndexError::Damaged(format!("the options of root {id}: {error}"));
+    let settings = serde_json::from_str(settings).map_err(damaged)?;
+    let upkeep = serde_json::from_str(upkeep).map_err(damaged)?;
     let extents = extents.remove(&id).unwrap_or_default();
     let scan: Option<i64> = column(row, 5)?;
     let last_scan = match scan {
@@ -231,6 +235,7 @@ fn read_root(row: &SqliteRow, extents: &mut HashMap<i64, Vec<(Extent, bool)>>) -
         identity: VolumeIdentity(column::<&str>(row, 10)?.into()),
         path: to_path(column(row, 3)?),
         settings,
+        upkeep,
         linked: extents.iter().filter(|(_, linked)| *linked).map(|(extent, _)| extent.clone()).collect(),
         extents: extents.into_iter().map(|(extent, _)| extent).collect(),
         last_scan,
@@ -292,18 +297,19 @@ pub(super) async fn delete_collected(connection: &mut SqliteConnection) -> Resul
     Ok(files)
 }
 
-const BEGIN_SCAN: &str =
-    "insert into scans (root_id, kind, status, started_at, worker_id) values (?, ?, ?, ?, ?) returning id";
+const BEGIN_SCAN: &str = "insert into scans (root_id, kind, path, status, started_at, worker_id) values (?, ?, ?, ?, ?, ?) returning id";
 
 pub(super) async fn begin_scan(
     connection: &mut SqliteConnection,
     root: Option<RootId>,
     kind: ScanKind,
+    within: Option<&VolumePath>,
     worker: WorkerId,
 ) -> Result<ScanId> {
     let id: i64 = sqlx::query_scalar(BEGIN_SCAN)
         .bind(root.map(|root| root.0))
         .bind(kind.as_str())
+        .bind(within.map(VolumePath::as_bytes))
         .bind(ScanStatus::Running.as_str())
         .bind(Nanos::now().0)
         .bind(worker.0)
@@ -313,9 +319,21 @@ pub(super) async fn begin_scan(
     Ok(ScanId(id))
 }
 
+const CONTINUE_SCAN: &str = "
+    update scans set status = 'running', discovered_at = null, ended_at = null, worker_id = ? where id = ?";
+
+pub(super) async fn continue_scan(
+    connection: &mut SqliteConnection,
+    scan: ScanId,
+    worker: WorkerId,
+) -> Result<()> {
+    let continued = sqlx::query(CONTINUE_SCAN).bind(worker.0).bind(scan.0).execute(connection).await;
+    continued.map(drop).map_err(IndexError::during("go on with a scan"))
+}
+
 const END_SCAN: &str = "
     update scans set status = ?, ended_at = ?, directories = ?, files_seen = ?, bytes_seen = ?, added = ?,
-        updated = ?, removed = ?, hashed = ?, bytes_read = ?, problems = ?, error = ?
+        updated = ?, removed = ?, hashed = ?, bytes_read = ?, problems = ?, events = ?, error = ?
     where id = ?";
 
 const ROOT_SCANNED: &str = "
@@ -341,6 +359,7 @@ pub(super) async fn end_scan(
         counts.hashed,
         counts.bytes_read,
         counts.problems,
+        counts.events,
     ] {
         update = update.bind(to_integer(count));
     }
@@ -350,6 +369,25 @@ pub(super) async fn end_scan(
         scanned.execute(connection).await.map_err(failed())?;
     }
     Ok(())
+}
+
+/// ?6: a JSON array of scans.
+const NOTE_FIGURES: &str = "
+    update scans set index_files = ?1, index_bytes = ?2, groups = ?3, redundant_files = ?4, reclaimable_bytes = ?5
+    where id in (select value from json_each(?6))";
+
+pub(super) async fn note_figures(
+    connection: &mut SqliteConnection,
+    scans: &[ScanId],
+    figures: &Summary,
+) -> Result<()> {
+    let scans: Vec<i64> = scans.iter().map(|scan| scan.0).collect();
+    let mut note = sqlx::query(NOTE_FIGURES);
+    for figure in convert::history_figures(figures) {
+        note = note.bind(figure);
+    }
+    let noted = note.bind(to_json(&scans)?).execute(connection).await;
+    noted.map(drop).map_err(IndexError::during("note the figures"))
 }
 
 /// There is one writer at a time, so a scan that still runs when another begins has lost its process.

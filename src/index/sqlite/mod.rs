@@ -19,7 +19,8 @@ use crate::index::convert::to_count;
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
 use crate::model::path::escape_path;
 use crate::model::pending::ExtentTotals;
-use crate::model::scan::Root;
+use crate::model::scan::{Root, RootId};
+use crate::model::upkeep::{Watch, WatchSign};
 use crate::model::volume::{Extent, MountMap, Places, VolumeId, VolumeIdentity};
 use crate::model::worker::{Participant, Worker};
 
@@ -32,6 +33,7 @@ mod report;
 mod scope;
 mod settle;
 mod summary;
+mod watches;
 mod workers;
 mod write_back;
 mod writer;
@@ -217,6 +219,22 @@ impl Index for SqliteIndex {
 
     async fn work_mark(&self, _reachable: &[VolumeId]) -> Result<WorkMark> {
         workers::work_mark(&mut self.connect().await?).await
+    }
+
+    async fn watches(&self) -> Result<Vec<Watch>> {
+        watches::watches(&mut self.connect().await?).await
+    }
+
+    async fn sign_watches(&self, host: &str, signs: &[WatchSign]) -> Result<()> {
+        let mut connection = self.connect().await?;
+        watches::sign(&mut connection, host, signs).await?;
+        connection.close().await.map_err(IndexError::during("close"))
+    }
+
+    async fn end_watches(&self, host: &str, roots: &[RootId]) -> Result<()> {
+        let mut connection = self.connect().await?;
+        watches::end(&mut connection, host, roots).await?;
+        connection.close().await.map_err(IndexError::during("close"))
     }
 
     async fn roots(&self) -> Result<Vec<Root>> {

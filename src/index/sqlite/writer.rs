@@ -9,15 +9,17 @@ use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
 
 use super::settle::{HashIndex, empty_log};
-use super::{SqliteIndex, catalog, discovery, pending, summary, workers, write_back};
+use super::{SqliteIndex, catalog, discovery, pending, summary, watches, workers, write_back};
 use crate::index::convert;
 use crate::index::lock::WriteLock;
 use crate::index::{IndexError, PendingReader, Result, Writer, Written};
 use crate::model::group::Summary;
 use crate::model::listing::Listing;
+use crate::model::path::VolumePath;
 use crate::model::pending::{Outcome, Scope, Stage};
 use crate::model::scan::{RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
+use crate::model::upkeep::Upkeep;
 use crate::model::volume::{Extent, MountMap, MountedVolume, VolumeId, VolumeIdentity};
 use crate::model::worker::{Pace, Participant, WorkerId};
 
@@ -124,14 +126,28 @@ impl Writer for SqliteWriter {
         catalog::put_root(connection, extent, path, settings).await
     }
 
+    async fn put_upkeep(&mut self, root: RootId, upkeep: &Upkeep) -> Result<()> {
+        watches::put_upkeep(self.transaction().await?, root, upkeep).await
+    }
+
     async fn remove_root(&mut self, root: Option<RootId>, extents: &[Extent]) -> Result<u64> {
         summary::forget_figures(self.transaction().await?).await?;
         catalog::remove_root(self.transaction().await?, root, extents).await
     }
 
-    async fn begin_scan(&mut self, root: Option<RootId>, kind: ScanKind) -> Result<ScanId> {
+    async fn begin_scan(
+        &mut self,
+        root: Option<RootId>,
+        kind: ScanKind,
+        within: Option<&VolumePath>,
+    ) -> Result<ScanId> {
         let worker = self.worker;
-        catalog::begin_scan(self.transaction().await?, root, kind, worker).await
+        catalog::begin_scan(self.transaction().await?, root, kind, within, worker).await
+    }
+
+    async fn continue_scan(&mut self, scan: ScanId) -> Result<()> {
+        let worker = self.worker;
+        catalog::continue_scan(self.transaction().await?, scan, worker).await
     }
 
     async fn write_listings(&mut self, scan: ScanId, listings: &[Listing]) -> Result<Written> {
@@ -187,6 +203,10 @@ impl Writer for SqliteWriter {
         error: Option<&str>,
     ) -> Result<()> {
         catalog::end_scan(self.transaction().await?, scan, status, counts, error).await
+    }
+
+    async fn note_figures(&mut self, scans: &[ScanId], figures: &Summary) -> Result<()> {
+        catalog::note_figures(self.transaction().await?, scans, figures).await
     }
 
     async fn settle(&mut self) -> Result<Summary> {

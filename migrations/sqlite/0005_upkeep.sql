@@ -1,0 +1,29 @@
+-- How a root is kept up to date: watched or not, how often it is reconciled; JSON, as settings.
+alter table roots add column upkeep text not null default '{}';
+
+-- Runs are of more kinds: those that a watcher begins, those of a part of a root, those that only reread.
+-- path: the directory of the volume below which it looked, if not the whole root. events: what a watcher was told.
+-- The others: what the whole index held when the run ended; null if nobody counted then.
+alter table scans add column path blob;
+alter table scans add column events integer not null default 0;
+alter table scans add column index_files integer;
+alter table scans add column index_bytes integer;
+alter table scans add column groups integer;
+alter table scans add column redundant_files integer;
+alter table scans add column reclaimable_bytes integer;
+
+-- Who watches a root on which host. mode: live (events come), polled (it is reconciled instead, for this reason) or
+-- offline. seen_at: its last sign of life.
+create table watches (
+    root_id     integer not null references roots (id) on delete cascade,
+    host        text    not null,
+    process     integer not null,
+    mode        text    not null,
+    reason      text,
+    since       integer not null,
+    seen_at     integer not null,
+    events      integer not null default 0,
+    next_at     integer,
+    next_reason text,
+    primary key (root_id, host)
+) strict, without rowid;
