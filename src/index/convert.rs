@@ -51,6 +51,12 @@ pub(super) fn is_known(roots: &[Root], extent: &Extent, settings: &ScanSettings)
     roots.iter().any(|root| root.extent == *extent && root.settings == *settings)
 }
 
+/// Those of some subtrees that do not lie in known ones.
+pub(super) fn uncovered(extents: &[Extent], known: &[Extent]) -> Vec<Extent> {
+    let is_new = |extent: &&Extent| !known.iter().any(|known| known.covers(extent));
+    extents.iter().filter(is_new).cloned().collect()
+}
+
 /// What the end of a walk changed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Finished {

@@ -25,7 +25,7 @@ pub mod sqlite;
 pub use error::IndexError;
 
 use crate::model::group::{ProblemRow, ReportFilter, ReportItem, Summary};
-use crate::model::listing::{DirectoryId, Listing};
+use crate::model::listing::{DirectoryId, Listing, Move};
 use crate::model::path::VolumePath;
 use crate::model::pending::{ExtentTotals, FileId, Job, Outcome, PendingTotals, Scope, Stage};
 use crate::model::scan::{Root, RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
@@ -201,8 +201,14 @@ pub trait Writer {
         within: Option<&VolumePath>,
     ) -> Result<ScanId>;
 
-    /// Goes on with a scan that was ended: it is as if it had just begun, but keeps its number.
-    async fn continue_scan(&mut self, scan: ScanId) -> Result<()>;
+    /// Goes on with a scan that was ended: its row gets a new id, as if it had just begun, which is returned. What was
+    /// listed under the old one is older than what will be.
+    async fn continue_scan(&mut self, scan: ScanId) -> Result<ScanId>;
+
+    /// Moves what is known to where it was moved to, in this order; what was there before is removed. Of a directory
+    /// that is everything below it; of a file only if it still has the size, the mtime and the inode it had, and then
+    /// the ctime that the move gave it is noted. The volumes must have been registered.
+    async fn write_moves(&mut self, scan: ScanId, moves: &[Move]) -> Result<()>;
 
     /// Writes what was listed: new rows without hash; changed rows lose theirs; unchanged ones are
     /// not touched; rows that a wholly listed directory does not hold any more are removed. The
@@ -218,6 +224,15 @@ pub trait Writer {
         &mut self,
         scan: ScanId,
         root: Option<RootId>,
+        extents: &[Extent],
+        linked: &[Extent],
+    ) -> Result<u64>;
+
+    /// Ends the walk of parts of a root that reached its end: the same, in these subtrees alone.
+    async fn finish_parts(
+        &mut self,
+        scan: ScanId,
+        root: RootId,
         extents: &[Extent],
         linked: &[Extent],
     ) -> Result<u64>;

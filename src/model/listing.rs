@@ -42,10 +42,33 @@ pub enum Coverage {
         /// The last piece of the directory.
         last: bool,
     },
-    /// Some of its files, named one by one: nothing follows about the others.
-    Selected,
+    /// Some of its names, looked at one by one: nothing follows about the others.
+    Selected(Absent),
     /// It could not be read, or not to its end, for this reason. Nothing in it or below it is gone.
     Unreadable(Problem),
+}
+
+/// Something that was renamed on its volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// The filesystem.
+    pub volume: Arc<MountedVolume>,
+    /// Where it was there.
+    pub from: VolumePath,
+    /// Where it is now.
+    pub to: VolumePath,
+    /// What it is now, if it is a file whose content nobody can have changed meanwhile. None for a directory: what is
+    /// in it is compared when it is listed.
+    pub stamp: Option<Stamp>,
+}
+
+/// Of names that were looked at, what they are not (any more).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Absent {
+    /// Names that are no files of interest.
+    pub files: Vec<Box<[u8]>>,
+    /// Names that are no directories: what was below them is gone.
+    pub directories: Vec<Box<[u8]>>,
 }
 
 /// A directory as the walk found it.
@@ -65,6 +88,14 @@ impl Listing {
     /// The fingerprint of all that the directory holds, if this is all.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         (self.coverage == Coverage::Whole).then(|| Fingerprint::of(&self.entries))
+    }
+
+    /// What its names are not, if only some were looked at.
+    pub fn absent(&self) -> Option<&Absent> {
+        match &self.coverage {
+            Coverage::Selected(absent) => Some(absent),
+            Coverage::Whole | Coverage::Piece { .. } | Coverage::Unreadable(_) => None,
+        }
     }
 
     /// True if it could not be read, or not to its end.

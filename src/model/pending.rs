@@ -55,6 +55,8 @@ pub enum Stage {
 pub struct Scope {
     /// The subtrees whose files are to be compared, with each other and with all others.
     pub extents: Vec<Extent>,
+    /// Directories, without what lies below them, of which the same holds.
+    pub directories: Vec<Extent>,
     /// Volumes that can be reached now; files elsewhere wait.
     pub reachable: Vec<VolumeId>,
     /// True for one that only helps: what others have chosen already is as good as a choice of its own.

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 
-use super::{Processing, Run, ScanError, Scanner, Unread};
+use super::{Processing, Run, ScanError, Scanner, Unread, Walked};
 use crate::bridge::{ThreadFailed, run_blocking};
 use crate::cancel::Cancel;
 use crate::concurrency::Concurrency;
 use crate::index::{PendingReader, Writer};
 use crate::model::pending::{Finding, Job, Outcome, Scope, Stage};
 use crate::model::scan::ScanCounts;
-use crate::model::volume::{Extent, MountMap};
+use crate::model::volume::MountMap;
 use crate::processing::pool::{Batches, WAITING_BATCHES, process_all};
 use crate::progress::Phase;
 use crate::volume::Volumes;
@@ -28,18 +28,23 @@ impl Run<'_> {
     /// Reads, stage by stage, what subtrees need to be complete: also files elsewhere that share
     /// their size with one of theirs. Every stage writes back before the next one selects.
     pub(super) async fn process(&mut self, processing: Processing) -> Result<(), ScanError> {
-        let (extents, helps) = match processing {
+        let (walked, helps) = match processing {
             Processing::PutOff => return Ok(()),
-            Processing::Of(extents) => (extents, false),
-            Processing::HelpWith(extents) => (extents, true),
+            Processing::Of(walked) => (walked, false),
+            Processing::HelpWith(walked) => (walked, true),
         };
         let mounts = self.scanner.reachable_mounts().await?;
-        let scope = |extents| Scope { extents, reachable: mounts.volumes(), helps };
-        let wholly = self.hashed_wholly(&extents).await?;
-        if !wholly.is_empty() {
+        let scope = |Walked { extents, directories }| Scope {
+            extents,
+            directories,
+            reachable: mounts.volumes(),
+            helps,
+        };
+        let wholly = self.hashed_wholly(&walked).await?;
+        if !wholly.extents.is_empty() || !wholly.directories.is_empty() {
             self.run_stage(Stage::Everything, &scope(wholly), &mounts).await?;
         }
-        let scope = scope(extents);
+        let scope = scope(walked);
         if self.unread == Unread::Perhaps {
             self.run_stage(Stage::Size, &scope, &mounts).await?;
         }
@@ -49,13 +54,15 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The parts of these subtrees in which every file is to be hashed.
-    async fn hashed_wholly(&self, within: &[Extent]) -> Result<Vec<Extent>, ScanError> {
+    /// The parts of what was walked in which every file is to be hashed.
+    async fn hashed_wholly(&self, within: &Walked) -> Result<Walked, ScanError> {
         let roots = self.scanner.index.roots().await?;
-        let wholly = roots.iter().filter(|root| root.settings.hash_all).flat_map(|root| &root.extents);
-        Ok(wholly
-            .flat_map(|own| within.iter().filter_map(|other| own.intersection(other)).cloned())
-            .collect())
+        let mut wholly = Walked::default();
+        for own in roots.iter().filter(|root| root.settings.hash_all).flat_map(|root| &root.extents) {
+            wholly.extents.extend(within.extents.iter().filter_map(|other| own.intersection(other)).cloned());
+            wholly.directories.extend(within.directories.iter().filter(|other| own.covers(other)).cloned());
+        }
+        Ok(wholly)
     }
 
     async fn run_stage(&mut self, stage: Stage, scope: &Scope, mounts: &MountMap) -> Result<(), ScanError> {

@@ -3,9 +3,9 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{OpenScan, Run, ScanError};
+use super::{OpenScan, Run, ScanError, Walked};
 use crate::model::path::{escape_path, shell_quote};
-use crate::model::scan::{Root, RootId, ScanCounts, ScanKind};
+use crate::model::scan::{Root, RootId, ScanKind};
 use crate::model::settings::ScanSettings;
 use crate::model::volume::{Extent, MountMap};
 use crate::volume::{Place, Volumes};
@@ -97,8 +97,8 @@ impl Run<'_> {
         for root in roots.into_iter().filter(is_unfinished) {
             let id = self.writer.begin_scan(Some(root.id), ScanKind::Resume, None).await?;
             self.writer.finish_discovery(id, None, &[], &[]).await?;
-            let extents = root.extents;
-            self.scans.push(OpenScan { id, extents, counts: ScanCounts::default(), discovered: true });
+            let walked = Walked { extents: root.extents, directories: Vec::new() };
+            self.scans.push(OpenScan { walked, discovered: true, ..OpenScan::new(id) });
         }
         Ok(self.writer.commit().await?)
     }
@@ -152,7 +152,7 @@ fn real_path(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_path_buf())
 }
 
-fn locate(volumes: &Volumes, path: &Path) -> Result<Place, ScanError> {
+pub(super) fn locate(volumes: &Volumes, path: &Path) -> Result<Place, ScanError> {
     let failed = |source| ScanError::Root { path: path.to_path_buf(), source };
     Ok(volumes.locate(path, std::fs::metadata(path).map_err(failed)?.dev()))
 }

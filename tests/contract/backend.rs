@@ -159,7 +159,12 @@ impl World {
     }
 
     pub(crate) fn everywhere(&self) -> Scope {
-        Scope { extents: vec![extent(self.volume_id, "")], reachable: vec![self.volume_id], helps: false }
+        Scope {
+            extents: vec![extent(self.volume_id, "")],
+            directories: Vec::new(),
+            reachable: vec![self.volume_id],
+            helps: false,
+        }
     }
 
     pub(crate) async fn jobs_in(&self, stage: Stage, scope: &Scope) -> Vec<Job> {

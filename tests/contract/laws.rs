@@ -57,7 +57,7 @@ pub(crate) async fn a_whole_listing_removes_what_it_does_not_hold_and_a_selectio
     assert_eq!(counts.removed, 2);
     let mut writer = world.writer().await;
     let scan = writer.begin_scan(None, ScanKind::FilesFrom, None).await.unwrap();
-    let named = world.listing("/r", Coverage::Selected, vec![entry("d", 4, 4)]);
+    let named = world.listing("/r", Coverage::Selected(Absent::default()), vec![entry("d", 4, 4)]);
     let counts = writer.write_listings(scan, &[named]).await.unwrap().counts;
     assert_eq!((counts.added, counts.removed), (1, 0));
     writer.finish_discovery(scan, None, &[], &[]).await.unwrap();

@@ -365,7 +365,7 @@ impl LeaseReader {
 
     async fn select_again(&mut self) -> Result<PendingTotals> {
         let operation = "select what is to be read";
-        let scope = ScopeArrays::new(&self.scope.extents);
+        let scope = ScopeArrays::with_directories(&self.scope.extents, &self.scope.directories);
         let (reachable, stage) = (self.reachable(), word(self.stage));
         let text = match self.stage {
             Stage::Everything => SELECT_EVERYTHING,

@@ -32,6 +32,7 @@ mod report;
 mod scope;
 mod session;
 mod summary;
+mod touched;
 mod watches;
 mod workers;
 mod write_back;

@@ -47,12 +47,25 @@ impl ScopeArrays {
         let mut arrays = Self::default();
         for extent in extents {
             let (low, high) = below(&extent.path);
-            arrays.volumes.push(extent.volume.0);
-            arrays.paths.push(extent.path.as_bytes().to_vec());
-            arrays.lows.push(low);
-            arrays.highs.push(high);
+            arrays.push(extent, low, high);
         }
         arrays
+    }
+
+    /// The same with directories, without what lies below them.
+    pub(super) fn with_directories(extents: &[Extent], directories: &[Extent]) -> Self {
+        let mut arrays = Self::new(extents);
+        for directory in directories {
+            arrays.push(directory, Vec::new(), Vec::new());
+        }
+        arrays
+    }
+
+    fn push(&mut self, extent: &Extent, low: Vec<u8>, high: Vec<u8>) {
+        self.volumes.push(extent.volume.0);
+        self.paths.push(extent.path.as_bytes().to_vec());
+        self.lows.push(low);
+        self.highs.push(high);
     }
 
     /// A query whose text begins with `with_scope!`, its first four parameters bound. It is planned for its

@@ -15,7 +15,7 @@ use super::workers::Heartbeat;
 use super::{catalog, changes, discovery, leases, summary, watches, workers, write_back};
 use crate::index::{IndexError, PendingReader, Result, Writer, Written, convert};
 use crate::model::group::Summary;
-use crate::model::listing::Listing;
+use crate::model::listing::{Listing, Move};
 use crate::model::path::VolumePath;
 use crate::model::pending::{Outcome, Scope, Stage};
 use crate::model::scan::{RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
@@ -173,11 +173,19 @@ impl Writer for PostgresWriter {
         self.when_free("begin a scan", begin).await
     }
 
-    async fn continue_scan(&mut self, scan: ScanId) -> Result<()> {
+    async fn continue_scan(&mut self, scan: ScanId) -> Result<ScanId> {
         let worker = self.worker;
         let go_on =
             async |connection: &mut PgConnection| catalog::continue_scan(connection, scan, worker).await;
         self.when_free("go on with a scan", go_on).await
+    }
+
+    async fn write_moves(&mut self, scan: ScanId, moves: &[Move]) -> Result<()> {
+        let volumes = &self.volumes;
+        let write = async |connection: &mut PgConnection| {
+            discovery::write_moves(connection, volumes, scan, moves).await
+        };
+        self.session.transaction("write moves", write).await
     }
 
     async fn write_listings(&mut self, scan: ScanId, listings: &[Listing]) -> Result<Written> {
@@ -207,6 +215,24 @@ impl Writer for PostgresWriter {
         let worker = self.worker;
         let finish = async |connection: &mut PgConnection| {
             let finished = discovery::finish(connection, scan, root, extents, linked).await?;
+            if finished.has_changes() {
+                changes::note(connection, worker).await?;
+            }
+            Ok(finished.removed)
+        };
+        self.session.transaction("finish discovery", finish).await
+    }
+
+    async fn finish_parts(
+        &mut self,
+        scan: ScanId,
+        root: RootId,
+        extents: &[Extent],
+        linked: &[Extent],
+    ) -> Result<u64> {
+        let worker = self.worker;
+        let finish = async |connection: &mut PgConnection| {
+            let finished = discovery::finish_parts(connection, scan, root, extents, linked).await?;
             if finished.has_changes() {
                 changes::note(connection, worker).await?;
             }

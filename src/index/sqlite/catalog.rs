@@ -319,16 +319,21 @@ pub(super) async fn begin_scan(
     Ok(ScanId(id))
 }
 
+const NEXT_SCAN: &str = "update sqlite_sequence set seq = seq + 1 where name = 'scans' returning seq";
+
 const CONTINUE_SCAN: &str = "
-    update scans set status = 'running', discovered_at = null, ended_at = null, worker_id = ? where id = ?";
+    update scans set id = ?, status = 'running', discovered_at = null, ended_at = null, worker_id = ? where id = ?";
 
 pub(super) async fn continue_scan(
     connection: &mut SqliteConnection,
     scan: ScanId,
     worker: WorkerId,
-) -> Result<()> {
-    let continued = sqlx::query(CONTINUE_SCAN).bind(worker.0).bind(scan.0).execute(connection).await;
-    continued.map(drop).map_err(IndexError::during("go on with a scan"))
+) -> Result<ScanId> {
+    let failed = || IndexError::during("go on with a scan");
+    let next: i64 = sqlx::query_scalar(NEXT_SCAN).fetch_one(&mut *connection).await.map_err(failed())?;
+    let continued = sqlx::query(CONTINUE_SCAN).bind(next).bind(worker.0).bind(scan.0);
+    continued.execute(connection).await.map_err(failed())?;
+    Ok(ScanId(next))
 }
 
 const END_SCAN: &str = "

@@ -33,6 +33,7 @@ mod report;
 mod scope;
 mod settle;
 mod summary;
+mod touched;
 mod watches;
 mod workers;
 mod write_back;

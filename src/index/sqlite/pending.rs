@@ -106,6 +106,7 @@ async fn fill(connection: &mut SqliteConnection, stage: Stage, scope: &Scope) ->
         insert.execute(&mut *connection).await.map_err(failed())?;
     }
     scope::fill(connection, &scope.extents).await?;
+    scope::add(connection, &scope.directories).await?;
     let select = match stage {
         Stage::Everything => SELECT_EVERYTHING,
         Stage::Size => SELECT_BY_SIZE,

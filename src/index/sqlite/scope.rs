@@ -19,6 +19,18 @@ const KNOWS: &str = "
     select exists (
         select 1 from directories where volume_id = ?1 and (path = ?2 or (path >= ?3 and path < ?4)))";
 
+const ADD_ITSELF: &str = "
+    insert or ignore into temp.scope select id from directories where volume_id = ? and path = ?";
+
+/// Adds directories, without what lies below them, to `temp.scope`.
+pub(super) async fn add(connection: &mut SqliteConnection, directories: &[Extent]) -> Result<()> {
+    for Extent { volume, path } in directories {
+        let add = sqlx::query(ADD_ITSELF).bind(volume.0).bind(path.as_bytes());
+        add.execute(&mut *connection).await.map_err(IndexError::during("select directories"))?;
+    }
+    Ok(())
+}
+
 /// Fills `temp.scope (directory_id)` with the directories of these subtrees, and no others.
 pub(super) async fn fill(connection: &mut SqliteConnection, extents: &[Extent]) -> Result<()> {
     let failed = || IndexError::during("select directories");

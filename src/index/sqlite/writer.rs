@@ -14,7 +14,7 @@ use crate::index::convert;
 use crate::index::lock::WriteLock;
 use crate::index::{IndexError, PendingReader, Result, Writer, Written};
 use crate::model::group::Summary;
-use crate::model::listing::Listing;
+use crate::model::listing::{Listing, Move};
 use crate::model::path::VolumePath;
 use crate::model::pending::{Outcome, Scope, Stage};
 use crate::model::scan::{RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
@@ -145,9 +145,14 @@ impl Writer for SqliteWriter {
         catalog::begin_scan(self.transaction().await?, root, kind, within, worker).await
     }
 
-    async fn continue_scan(&mut self, scan: ScanId) -> Result<()> {
+    async fn continue_scan(&mut self, scan: ScanId) -> Result<ScanId> {
         let worker = self.worker;
         catalog::continue_scan(self.transaction().await?, scan, worker).await
+    }
+
+    async fn write_moves(&mut self, scan: ScanId, moves: &[Move]) -> Result<()> {
+        self.transaction().await?;
+        discovery::write_moves(&mut self.connection, &self.state, scan, moves).await
     }
 
     async fn write_listings(&mut self, scan: ScanId, listings: &[Listing]) -> Result<Written> {
@@ -169,6 +174,22 @@ impl Writer for SqliteWriter {
     ) -> Result<u64> {
         self.state.in_pieces.clear();
         let finished = discovery::finish(self.transaction().await?, scan, root, extents, linked).await?;
+        if finished.has_changes() {
+            summary::forget_figures(&mut self.connection).await?;
+        }
+        Ok(finished.removed)
+    }
+
+    async fn finish_parts(
+        &mut self,
+        scan: ScanId,
+        root: RootId,
+        extents: &[Extent],
+        linked: &[Extent],
+    ) -> Result<u64> {
+        self.state.in_pieces.clear();
+        let finished =
+            discovery::finish_parts(self.transaction().await?, scan, root, extents, linked).await?;
         if finished.has_changes() {
             summary::forget_figures(&mut self.connection).await?;
         }
