@@ -53,6 +53,7 @@ impl From<ScanError> for Failure {
             ScanError::Root { .. }
             | ScanError::NotADirectory(_)
             | ScanError::Unknown(_)
+            | ScanError::PassedOver(_)
             | ScanError::Filter(_)
             | ScanError::Names(_) => Self::Usage(error.to_string()),
             ScanError::Index(error) => error.into(),

@@ -180,6 +180,15 @@ impl ScanCounts {
     }
 }
 
+impl std::ops::Add for ScanCounts {
+    type Output = Self;
+
+    fn add(mut self, other: Self) -> Self {
+        self += other;
+        self
+    }
+}
+
 impl std::ops::AddAssign for ScanCounts {
     fn add_assign(&mut self, other: Self) {
         self.directories += other.directories;

@@ -64,7 +64,7 @@ impl Run<'_> {
     }
 
     /// The directory that a walk is limited to, inside its volume.
-    fn within(&self, part: &Part) -> Option<VolumePath> {
+    pub(super) fn within(&self, part: &Part) -> Option<VolumePath> {
         let Part::Below(directory) = part else { return None };
         locate(&self.scanner.volumes, directory).ok().map(|place| place.path)
     }

@@ -11,7 +11,9 @@
 mod ahead;
 mod discover;
 mod error;
+mod follow;
 mod process;
+mod reconcile;
 mod roots;
 mod worker;
 
@@ -20,6 +22,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use error::ScanError;
+pub use follow::{Followed, Journal, Seen, SeenMove, Touched};
+pub use reconcile::Reconciled;
 pub use roots::{RootRequest, check_root};
 
 use crate::cancel::Cancel;

@@ -148,7 +148,7 @@ impl Run<'_> {
 }
 
 /// The path without links; as it stands if it does not exist any more.
-fn real_path(path: &Path) -> PathBuf {
+pub(super) fn real_path(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_path_buf())
 }
 

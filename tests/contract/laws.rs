@@ -4,7 +4,7 @@ use std::path::Path;
 
 use dupfind::model::digest::{Digest, Sample};
 use dupfind::model::group::{ReportFilter, SortBy};
-use dupfind::model::listing::{Coverage, Entry, Problem};
+use dupfind::model::listing::{Absent, Coverage, Entry, Problem};
 use dupfind::model::pending::{FileId, FileKey, Finding, Outcome, SMALL_FILE, Scope, Stage};
 use dupfind::model::scan::{ScanCounts, ScanKind, ScanStatus};
 use dupfind::model::settings::ScanSettings;
