@@ -7,6 +7,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer};
 
 use super::database::DatabaseSection;
+use super::watch::WatchSettings;
 use super::{Environment, Flags};
 use crate::model::path::escape_path;
 use crate::model::settings::ScanSettings;
@@ -80,6 +81,7 @@ pub(super) struct ConfigFile {
     pub(super) database: Option<DatabaseSection>,
     pub(super) scan: ScanSection,
     pub(super) processing: ProcessingSection,
+    pub(super) watch: WatchSettings,
     /// The name this host goes by in the index.
     pub(super) host: Option<String>,
     /// Names of volumes, by their directories on this host.
