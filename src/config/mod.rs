@@ -150,6 +150,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::model::settings::HashPolicy;
 
     fn environment(directory: &Path) -> Environment {
         Environment {
@@ -242,6 +243,8 @@ mod tests {
             ("{\n\n  \"processing\": {\"threads\": \"many\"}\n}", "processing.threads", 3),
             ("{\"scan\": {\"min_size\": \"1.5 furlongs\"}}", "scan.min_size", 1),
             ("{\"database\": {\"type\": \"oracle\"}}", "database", 1),
+            ("{\"scan\": {\"hash\": \"some\"}}", "scan.hash: expected \"candidates\"", 1),
+            ("{\"scan\": {\"hash_all\": true, \"hash\": \"all\"}}", "duplicate", 1),
             ("{\"database\": ", "database", 1),
             ("{\n  \"watch\": {\"interval\": 24}\n}", "watch.interval: expected a duration", 2),
             ("{\"watch\": {\"interval\": \"often\"}}", "watch.interval: \"often\"", 1),
@@ -260,6 +263,22 @@ mod tests {
             assert!(message.contains(&format!("config.json:{line}:")), "{message}");
             assert!(message.contains(key), "{message}");
             assert!(!message.contains('\n'), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_is_hashed_may_be_a_word_or_the_flag_of_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let environment = environment(directory.path());
+        for (text, policy) in [
+            (r#"{"scan": {"hash": "none"}}"#, HashPolicy::None),
+            (r#"{"scan": {"hash_all": true}}"#, HashPolicy::All),
+            (r#"{"scan": {"hash_all": false}}"#, HashPolicy::Candidates),
+            (r#"{"scan": {"hash": null}}"#, HashPolicy::Candidates),
+        ] {
+            std::fs::write(directory.path().join("config.json"), text).unwrap();
+            let settings = Settings::resolve(&Flags::default(), &environment).unwrap();
+            assert_eq!(settings.scan.hash, policy, "{text}");
         }
     }
 

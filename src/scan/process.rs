@@ -13,6 +13,7 @@ use crate::concurrency::Concurrency;
 use crate::index::{PendingReader, Writer};
 use crate::model::pending::{Finding, Job, Outcome, Scope, Stage};
 use crate::model::scan::ScanCounts;
+use crate::model::settings::HashPolicy;
 use crate::model::volume::{Extent, MountMap};
 use crate::processing::pool::{Batches, WAITING_BATCHES, process_all};
 use crate::progress::Phase;
@@ -52,7 +53,8 @@ impl Run<'_> {
     /// The parts of these subtrees in which every file is to be hashed.
     async fn hashed_wholly(&self, within: &[Extent]) -> Result<Vec<Extent>, ScanError> {
         let roots = self.scanner.index.roots().await?;
-        let wholly = roots.iter().filter(|root| root.settings.hash_all).flat_map(|root| &root.extents);
+        let wholly =
+            roots.iter().filter(|root| root.settings.hash == HashPolicy::All).flat_map(|root| &root.extents);
         Ok(wholly
             .flat_map(|own| within.iter().filter_map(|other| own.intersection(other)).cloned())
             .collect())
