@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use error::ScanError;
-pub use roots::{RootRequest, check_root};
+pub use roots::{RootCandidate, RootRequest, check_root};
 
 use crate::cancel::Cancel;
 use crate::concurrency::Threads;
