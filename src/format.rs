@@ -1,8 +1,10 @@
-//! Figures, times and emphasis as text.
+//! Figures, times and emphasis as text, and durations as people write them.
+
+use std::time::Duration;
 
 use bytesize::ByteSize;
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 
 use crate::model::stamp::Nanos;
 
@@ -37,6 +39,49 @@ pub fn rfc3339(moment: Nanos) -> String {
 /// A moment for people, in UTC and to the minute: `2026-11-20 20:51 UTC`.
 pub fn moment(moment: Nanos) -> String {
     timestamp(moment).to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M UTC").to_string()
+}
+
+/// A duration for people, in the words they may write it with: `500ms`, `1h 30m`, `24h`, `7d`.
+pub fn duration(duration: Duration) -> String {
+    let days = duration.as_secs() / SECONDS_A_DAY;
+    // A day and a bit is better told in hours.
+    let days = if days < 2 { 0 } else { days };
+    let rest = duration.saturating_sub(Duration::from_secs(days * SECONDS_A_DAY));
+    let rest_text = format!("{:#}", SignedDuration::try_from(rest).unwrap_or(SignedDuration::MAX));
+    match (days, rest.is_zero()) {
+        (0, _) => rest_text,
+        (_, true) => format!("{days}d"),
+        (_, false) => format!("{days}d {rest_text}"),
+    }
+}
+
+const SECONDS_A_DAY: u64 = 24 * 60 * 60;
+
+/// A duration as people write it: `500ms`, `90m`, `24h`, `7d`, `1d 12h`. A day has 24 hours.
+///
+/// # Errors
+/// What is wrong with it, for people: also if it is zero or negative.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let span: Result<Span, _> = text.trim().parse();
+    let duration = span.and_then(|span| span.to_duration(SpanRelativeTo::days_are_24_hours()));
+    let duration = duration.ok().and_then(|duration| Duration::try_from(duration).ok());
+    match duration {
+        None => Err(format!("{text:?} is no duration such as \"24h\", \"90m\" or \"7d\"")),
+        Some(Duration::ZERO) => Err("expected more than no time at all".to_owned()),
+        Some(duration) => Ok(duration),
+    }
+}
+
+/// The same, of a whole second or more: what is done again and again.
+///
+/// # Errors
+/// What is wrong with it, for people.
+pub fn parse_interval(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text)?;
+    if duration < Duration::from_secs(1) {
+        return Err(format!("{text:?} is less than a second"));
+    }
+    Ok(duration)
 }
 
 fn timestamp(moment: Nanos) -> Timestamp {
@@ -100,5 +145,32 @@ mod tests {
         assert_eq!(rfc3339(Nanos(-1)), "1969-12-31T23:59:59.999999999Z");
         assert_eq!(moment(Nanos(0)), "1970-01-01 00:00 UTC");
         assert_eq!(Style::new(true).bold("x"), "\x1b[1mx\x1b[0m");
+    }
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        let seconds = |text: &str| parse_duration(text).map(|duration| duration.as_secs());
+        let day = SECONDS_A_DAY;
+        for (text, expected) in
+            [("24h", day), ("90m", 5400), ("7d", 7 * day), ("1d 12h", 36 * 3600), (" 2 weeks ", 14 * day)]
+        {
+            assert_eq!(seconds(text), Ok(expected), "{text}");
+        }
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        for text in ["", "24", "soon", "-1h", "1h ago", "1 month", "0h", "0s"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+        assert!(parse_interval("900ms").unwrap_err().contains("less than a second"));
+        assert_eq!(parse_interval("1s"), Ok(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn durations_are_written_as_they_may_be_read() {
+        let texts = ["500ms", "1s 500ms", "10m", "1h 30m", "24h", "36h", "7d", "2d 1h", "30d 10m"];
+        for text in texts {
+            assert_eq!(duration(parse_duration(text).unwrap()), text);
+        }
+        assert_eq!(duration(Duration::ZERO), "0s");
+        assert!(!duration(Duration::MAX).is_empty());
     }
 }

@@ -19,6 +19,7 @@ use crate::model::listing::{Coverage, Listing};
 use crate::model::path::VolumePath;
 use crate::model::pending::{Outcome, Stage};
 use crate::model::scan::{Root, ScanCounts, ScanId, ScanKind};
+use crate::model::settings::HashPolicy;
 use crate::model::volume::{Extent, MountedVolume, VolumeId};
 use crate::progress::Phase;
 use crate::volume::Place;
@@ -185,7 +186,7 @@ impl Run<'_> {
         if is_known || !self.writer.is_alone().await? {
             return Ok(None);
         }
-        let stage = if root.settings.hash_all { Stage::Everything } else { Stage::Size };
+        let stage = if root.settings.hash == HashPolicy::All { Stage::Everything } else { Stage::Size };
         ReadAhead::start(self.scanner, stage).map(Some)
     }
 

@@ -24,7 +24,7 @@ use std::sync::Arc;
 pub use error::ScanError;
 pub use follow::{Followed, Journal, Seen, SeenMove, Touched};
 pub use reconcile::Reconciled;
-pub use roots::{RootRequest, check_root};
+pub use roots::{RootCandidate, RootRequest, check_root};
 
 use crate::cancel::Cancel;
 use crate::concurrency::Threads;

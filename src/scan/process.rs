@@ -13,6 +13,7 @@ use crate::concurrency::Concurrency;
 use crate::index::{PendingReader, Writer};
 use crate::model::pending::{Finding, Job, Outcome, Scope, Stage};
 use crate::model::scan::ScanCounts;
+use crate::model::settings::HashPolicy;
 use crate::model::volume::MountMap;
 use crate::processing::pool::{Batches, WAITING_BATCHES, process_all};
 use crate::progress::Phase;
@@ -58,7 +59,9 @@ impl Run<'_> {
     async fn hashed_wholly(&self, within: &Walked) -> Result<Walked, ScanError> {
         let roots = self.scanner.index.roots().await?;
         let mut wholly = Walked::default();
-        for own in roots.iter().filter(|root| root.settings.hash_all).flat_map(|root| &root.extents) {
+        for own in
+            roots.iter().filter(|root| root.settings.hash == HashPolicy::All).flat_map(|root| &root.extents)
+        {
             wholly.extents.extend(within.extents.iter().filter_map(|other| own.intersection(other)).cloned());
             wholly.directories.extend(within.directories.iter().filter(|other| own.covers(other)).cloned());
         }

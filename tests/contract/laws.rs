@@ -7,7 +7,7 @@ use dupfind::model::group::{ReportFilter, SortBy};
 use dupfind::model::listing::{Absent, Coverage, Entry, Problem};
 use dupfind::model::pending::{FileId, FileKey, Finding, Outcome, SMALL_FILE, Scope, Stage};
 use dupfind::model::scan::{ScanCounts, ScanKind, ScanStatus};
-use dupfind::model::settings::ScanSettings;
+use dupfind::model::settings::{HashPolicy, ScanSettings};
 use dupfind::model::stamp::{Nanos, Stamp};
 use dupfind::model::volume::VolumeIdentity;
 
@@ -249,8 +249,8 @@ pub(crate) async fn kept_figures_are_those_of_the_moment<B: Backend + 'static>()
     world.scan(&[world.whole("/r", changed[..2].to_vec())]).await;
     agree("which is gone").await;
     let all = extent(world.volume_id, "/r");
-    let put_root = async |hash_all| {
-        let settings = ScanSettings { hash_all, ..ScanSettings::default() };
+    let put_root = async |hash| {
+        let settings = ScanSettings { hash, ..ScanSettings::default() };
         let mut writer = world.writer().await;
         writer.put_root(&all, Path::new("/r"), &settings).await.unwrap();
         writer.close().await.unwrap();
@@ -261,10 +261,12 @@ pub(crate) async fn kept_figures_are_those_of_the_moment<B: Backend + 'static>()
     writer.write_listings(scan, &[world.whole("/r", changed.clone())]).await.unwrap();
     writer.close().await.unwrap();
     agree("a file without partner").await;
-    for (hash_all, what) in
-        [(true, "which is to be hashed"), (true, "as before"), (false, "or not, after all")]
-    {
-        put_root(hash_all).await;
+    for (hash, what) in [
+        (HashPolicy::All, "which is to be hashed"),
+        (HashPolicy::All, "as before"),
+        (HashPolicy::Candidates, "or not, after all"),
+    ] {
+        put_root(hash).await;
         agree(what).await;
     }
     let mut writer = world.writer().await;

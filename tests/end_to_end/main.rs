@@ -11,6 +11,7 @@ mod options;
 mod oracle;
 mod processing;
 mod reports;
+mod roots;
 #[path = "../server/mod.rs"]
 mod server;
 mod support;

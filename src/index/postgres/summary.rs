@@ -14,6 +14,7 @@ use crate::index::convert::{to_count, to_integer};
 use crate::index::{IndexError, Result};
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
 use crate::model::pending::ExtentTotals;
+use crate::model::settings::HashPolicy;
 use crate::model::volume::{Extent, Places, VolumeId};
 
 /// What is being done, for errors.
@@ -152,7 +153,7 @@ async fn count_all(connection: &mut PgConnection, filter: &ReportFilter) -> Resu
     let files = files.fetch_one(&mut *connection).await.map_err(failed())?;
 
     let roots = catalog::roots(connection).await?;
-    let wholly = roots.into_iter().filter(|root| root.settings.hash_all);
+    let wholly = roots.into_iter().filter(|root| root.settings.hash == HashPolicy::All);
     let wholly: Vec<Extent> = wholly.flat_map(|root| root.extents).collect();
     let wholly = ScopeArrays::new(&wholly);
     let pending = under.bind_to(wholly.query(PENDING_FIGURES).bind(everywhere));

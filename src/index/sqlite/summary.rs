@@ -12,6 +12,7 @@ use crate::index::convert::{read_json, to_count, to_integer, to_json};
 use crate::index::{IndexError, Result};
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
 use crate::model::pending::ExtentTotals;
+use crate::model::settings::HashPolicy;
 use crate::model::volume::{Extent, Places, VolumeId};
 
 const CREATE_GROUPS: &str = "
@@ -190,7 +191,7 @@ async fn count_all(connection: &mut SqliteConnection, filter: &ReportFilter) -> 
 async fn mark_hashed_wholly(connection: &mut SqliteConnection) -> Result<()> {
     let failed = || IndexError::during("select directories");
     let roots = catalog::roots(connection).await?;
-    let wholly = roots.into_iter().filter(|root| root.settings.hash_all);
+    let wholly = roots.into_iter().filter(|root| root.settings.hash == HashPolicy::All);
     let extents: Vec<Extent> = wholly.flat_map(|root| root.extents).collect();
     scope::fill(connection, &extents).await?;
     let mark = "create temp table hashed_wholly as select directory_id from temp.scope";
