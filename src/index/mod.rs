@@ -25,6 +25,7 @@ pub mod sqlite;
 pub use error::IndexError;
 
 use crate::model::group::{ProblemRow, ReportFilter, ReportItem, Summary};
+use crate::model::history::{FiguresAt, HistoryFilter, Run};
 use crate::model::listing::{DirectoryId, Listing, Move};
 use crate::model::path::VolumePath;
 use crate::model::pending::{ExtentTotals, FileId, Job, Outcome, PendingTotals, Scope, Stage};
@@ -110,6 +111,13 @@ pub trait Index: Send + Sync + Debug {
     /// Groups of duplicates in the order of the filter. Memory does not grow with their number or
     /// size.
     async fn report(&self, filter: &ReportFilter, places: &Places) -> Result<Box<dyn ReportReader>>;
+
+    /// The runs, the newest first. One whose process died is shown as interrupted, although nobody marked it yet.
+    async fn history(&self, filter: HistoryFilter) -> Result<Vec<Run>>;
+
+    /// How the figures of the whole index developed, the oldest first: at most `points` moments, evenly spread over
+    /// the time from the first to the last, and of those that fall together the latest.
+    async fn development(&self, points: u32) -> Result<Vec<FiguresAt>>;
 
     /// Files and directories that could not be read, at most `limit`.
     async fn problems(&self, places: &Places, limit: u64) -> Result<Vec<ProblemRow>>;

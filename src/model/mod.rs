@@ -5,6 +5,7 @@
 
 pub mod digest;
 pub mod group;
+pub mod history;
 pub mod listing;
 pub mod path;
 pub mod pending;

@@ -20,6 +20,11 @@ impl Nanos {
         Self(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
     }
 
+    /// How long it is from this moment to a later one; nothing to an earlier one, as when a clock was set back.
+    pub fn until(self, later: Self) -> Duration {
+        Duration::from_nanos(u64::try_from(later.0.saturating_sub(self.0)).unwrap_or_default())
+    }
+
     fn is_between(self, from: Self, to: Self) -> bool {
         (from..=to).contains(&self)
     }

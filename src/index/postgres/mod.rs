@@ -17,6 +17,7 @@ use super::{Check, Index, IndexError, ReportReader, Result, WorkMark, Writer};
 use crate::cancel::Cancel;
 use crate::index::convert::to_count;
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
+use crate::model::history::{FiguresAt, HistoryFilter, Run};
 use crate::model::pending::ExtentTotals;
 use crate::model::scan::{Root, RootId};
 use crate::model::upkeep::{Watch, WatchSign};
@@ -27,6 +28,7 @@ mod catalog;
 mod changes;
 mod convert;
 mod discovery;
+mod history;
 mod leases;
 mod report;
 mod scope;
@@ -267,6 +269,16 @@ impl Index for PostgresIndex {
     async fn report(&self, filter: &ReportFilter, places: &Places) -> Result<Box<dyn ReportReader>> {
         let connection = self.session.acquire("collect the report").await?;
         Ok(Box::new(report::PostgresReport::select(connection, filter, places).await?))
+    }
+
+    async fn history(&self, filter: HistoryFilter) -> Result<Vec<Run>> {
+        let read = async |connection: &mut PgConnection| history::history(connection, filter).await;
+        self.session.transaction("read the history", read).await
+    }
+
+    async fn development(&self, points: u32) -> Result<Vec<FiguresAt>> {
+        let read = async |connection: &mut PgConnection| history::development(connection, points).await;
+        self.session.transaction("read the history", read).await
     }
 
     async fn problems(&self, places: &Places, limit: u64) -> Result<Vec<ProblemRow>> {

@@ -397,10 +397,10 @@ pub(super) async fn note_figures(
 
 /// There is one writer at a time, so a scan that still runs when another begins has lost its process.
 const MARK_DEAD_SCANS: &str = "
-    update scans set status = 'interrupted', error = 'the process that ran it died' where status = 'running'";
+    update scans set status = 'interrupted', error = ? where status = 'running'";
 
 pub(super) async fn mark_dead_scans(connection: &mut SqliteConnection) -> Result<()> {
-    let marked = sqlx::query(MARK_DEAD_SCANS).execute(connection).await;
+    let marked = sqlx::query(MARK_DEAD_SCANS).bind(convert::DIED).execute(connection).await;
     marked.map_err(IndexError::during("mark interrupted scans"))?;
     Ok(())
 }

@@ -17,6 +17,7 @@ use super::lock::{OnBusy, WriteLock, lock_path};
 use super::{Check, Index, IndexError, ReportReader, Result, WorkMark, Writer};
 use crate::index::convert::to_count;
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
+use crate::model::history::{FiguresAt, HistoryFilter, Run};
 use crate::model::path::escape_path;
 use crate::model::pending::ExtentTotals;
 use crate::model::scan::{Root, RootId};
@@ -28,6 +29,7 @@ mod bulk;
 mod catalog;
 mod convert;
 mod discovery;
+mod history;
 mod pending;
 mod report;
 mod scope;
@@ -271,6 +273,14 @@ impl Index for SqliteIndex {
 
     async fn report(&self, filter: &ReportFilter, places: &Places) -> Result<Box<dyn ReportReader>> {
         Ok(Box::new(report::SqliteReport::select(self, filter, places).await?))
+    }
+
+    async fn history(&self, filter: HistoryFilter) -> Result<Vec<Run>> {
+        history::history(&mut self.connect().await?, filter, || WriteLock::is_held(&self.path)).await
+    }
+
+    async fn development(&self, points: u32) -> Result<Vec<FiguresAt>> {
+        history::development(&mut self.connect().await?, points).await
     }
 
     async fn problems(&self, places: &Places, limit: u64) -> Result<Vec<ProblemRow>> {
