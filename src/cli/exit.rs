@@ -32,6 +32,16 @@ pub(super) enum Failure {
     OutputClosed,
 }
 
+impl Failure {
+    /// What there is to say.
+    pub(super) fn into_message(self) -> String {
+        match self {
+            Self::Usage(message) | Self::Index(message) | Self::Interrupted(message) => message,
+            Self::OutputClosed => String::new(),
+        }
+    }
+}
+
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         Self::Usage(error.to_string())

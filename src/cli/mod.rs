@@ -4,12 +4,14 @@ mod context;
 mod db;
 mod exit;
 mod progress;
+mod reconcile;
 mod report;
 mod resume;
 mod roots;
 mod scan;
 mod signals;
 mod status;
+mod watch;
 mod worker;
 
 use std::path::PathBuf;
@@ -91,6 +93,8 @@ enum Command {
     Report(report::ReportArgs),
     Status(status::StatusArgs),
     Roots(roots::RootsArgs),
+    Watch(watch::WatchArgs),
+    Reconcile(reconcile::ReconcileArgs),
     Worker(worker::WorkerArgs),
     Db(db::DbArgs),
 }
@@ -121,6 +125,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> 
         Command::Report(args) => report::run(args, context).await,
         Command::Status(args) => status::run(args, context).await,
         Command::Roots(args) => roots::run(args, context).await,
+        Command::Watch(args) => watch::run(args, context).await,
+        Command::Reconcile(args) => reconcile::run(args, context).await,
         Command::Worker(args) => worker::run(args, context).await,
         Command::Db(args) => db::run(args, context).await,
     }

@@ -174,9 +174,14 @@ pub struct ScanCounts {
 }
 
 impl ScanCounts {
+    /// Rows that are not what they were.
+    pub fn changes(&self) -> u64 {
+        self.added + self.updated + self.removed
+    }
+
     /// True if a row is not what it was.
     pub fn have_changes(&self) -> bool {
-        self.added + self.updated + self.removed > 0
+        self.changes() > 0
     }
 }
 

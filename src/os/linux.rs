@@ -51,6 +51,11 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     plain
 }
 
+/// A limit of inotify, such as `max_user_watches`; see `inotify(7)`.
+pub fn inotify_limit(name: &str) -> Option<u64> {
+    std::fs::read_to_string(format!("/proc/sys/fs/inotify/{name}")).ok()?.trim().parse().ok()
+}
+
 /// The number `statfs` gives the filesystem that a path lies on (`f_fsid`).
 pub fn filesystem_number(path: &Path) -> io::Result<u64> {
     Ok(rustix::fs::statvfs(path)?.f_fsid)

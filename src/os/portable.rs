@@ -20,6 +20,11 @@ pub fn mount_points() -> io::Result<Vec<MountPoint>> {
 #[cfg_attr(target_os = "linux", expect(dead_code, reason = "only its own tests compile it there"))]
 pub const WITHOUT_ACCESS_TIME: OFlags = OFlags::empty();
 
+/// There is none.
+pub fn inotify_limit(_name: &str) -> Option<u64> {
+    None
+}
+
 /// No number that is known to be stable.
 pub fn filesystem_number(_path: &Path) -> io::Result<u64> {
     Err(io::ErrorKind::Unsupported.into())
@@ -51,5 +56,6 @@ mod tests {
         assert_eq!(ShortPath::of(Path::new("/a")).unwrap().as_path(), Path::new("/a"));
         assert!(mount_points().unwrap().is_empty());
         assert!(filesystem_number(Path::new("/")).is_err());
+        assert_eq!(inotify_limit("max_user_watches"), None);
     }
 }

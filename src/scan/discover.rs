@@ -8,7 +8,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::ahead::{ReadAhead, ReadAll};
 use super::process::COMMIT_INTERVAL;
-use super::roots::locate;
+use super::roots::{locate, why_offline};
 use super::{OpenScan, Run, ScanError, Scanner, Unread, Walked};
 use crate::bridge::run_blocking;
 use crate::discovery::filter::Filter;
@@ -41,7 +41,7 @@ impl Run<'_> {
         let known = self.scanner.index.roots().await?;
         let mut reachable = Vec::new();
         for (root, part) in parts {
-            if let Some(problem) = self.why_offline(&root) {
+            if let Some(problem) = why_offline(&self.scanner.volumes, &root) {
                 self.report.skipped_roots.push(ProblemRow { host: None, path: root.path, problem });
                 continue;
             }

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::roots::locate;
+use super::roots::{locate, why_offline};
 use super::{OpenScan, Processing, Run, ScanError, Scanner, Walked};
 use crate::discovery::walk::{Follower, Part};
 use crate::index::IndexError;
@@ -90,6 +90,17 @@ impl Scanner {
     }
 }
 
+impl Scanner {
+    /// Prepares the index for reports after something was followed, and notes in the open rows what it holds.
+    pub async fn settle(&self, journal: &Journal) -> Result<(), ScanError> {
+        let mut run = self.begin("watch").await?;
+        let figures = run.writer.settle().await?;
+        let scans: Vec<ScanId> = journal.0.values().map(|entry| entry.scan).collect();
+        run.writer.note_figures(&scans, &figures).await?;
+        Ok(run.writer.close().await?)
+    }
+}
+
 impl Run<'_> {
     async fn follow(&mut self, seen: &Seen, journal: &Journal) -> Result<FollowedRoots, ScanError> {
         let known = self.scanner.index.roots().await?;
@@ -102,7 +113,7 @@ impl Run<'_> {
             };
             let mounts = self.scanner.index.mounts(&self.scanner.host.name).await?;
             let root = self.as_seen_here(root.clone(), &mounts);
-            if let Some(reason) = self.why_offline(&root) {
+            if let Some(reason) = why_offline(&self.scanner.volumes, &root) {
                 followed.result.offline.push((*id, reason));
                 continue;
             }

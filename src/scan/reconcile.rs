@@ -5,13 +5,15 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::roots::real_path;
-use super::{Pending, Processing, Run, ScanError, ScanReport, Scanner, wholly};
+use super::roots::{real_path, why_offline};
+use super::{Pending, Processing, RootRequest, Run, ScanError, ScanReport, Scanner, wholly};
 use crate::discovery::filter::Filter;
 use crate::discovery::walk::{Follower, Part};
 use crate::model::group::ProblemRow;
 use crate::model::path::escape_path;
 use crate::model::scan::{Root, RootId, ScanCounts, ScanKind, ScanStatus};
+use crate::model::settings::ScanSettings;
+use crate::volume::Volumes;
 
 /// How the reconciliation of a root ended.
 #[derive(Debug)]
@@ -34,6 +36,23 @@ impl Scanner {
         };
         let result = result.await;
         run.end(result, Pending::Nothing).await
+    }
+
+    /// Remembers directories as roots, without walking them. Returns them and the roots inside them.
+    pub async fn take_on(
+        &self,
+        requests: &[RootRequest],
+        defaults: &ScanSettings,
+    ) -> Result<Vec<RootId>, ScanError> {
+        let mut run = self.begin("watch").await?;
+        let roots = run.put_roots(requests, defaults).await;
+        run.writer.close().await?;
+        Ok(roots?.into_iter().map(|root| root.id).collect())
+    }
+
+    /// True if a root is where it was, and may be read.
+    pub fn is_reachable(&self, root: &Root) -> bool {
+        why_unreadable(&self.volumes, root).is_none()
     }
 
     /// Walks one root again, for a watcher that follows what happens in it from then on.
@@ -64,7 +83,7 @@ impl Run<'_> {
     async fn reconcile_parts(&mut self, kind: ScanKind, parts: Vec<(Root, Part)>) -> Result<(), ScanError> {
         let mut readable = Vec::new();
         for (root, part) in parts {
-            match self.why_unreadable(&root) {
+            match why_unreadable(&self.scanner.volumes, &root) {
                 None => readable.push((root, part)),
                 Some(problem) => {
                     let within = self.within(&part);
@@ -78,15 +97,6 @@ impl Run<'_> {
         self.writer.commit().await?;
         let walked = self.discover_roots(kind, readable, true).await?;
         self.process(Processing::Of(walked)).await
-    }
-
-    /// A root that is offline, or may not be read by this user: that it lists nothing says nothing.
-    fn why_unreadable(&self, root: &Root) -> Option<String> {
-        let refused = || {
-            let error = std::fs::read_dir(&root.path).err()?;
-            Some(format!("{}: {error}; nothing of it was removed", escape_path(&root.path)))
-        };
-        self.why_offline(root).or_else(refused)
     }
 
     /// The roots, and the parts of roots, that directories stand for; all roots if none is named.
@@ -120,6 +130,15 @@ impl Run<'_> {
         }
         Ok(parts.into_values().collect())
     }
+}
+
+/// A root that is offline, or may not be read by this user: that it lists nothing says nothing.
+fn why_unreadable(volumes: &Volumes, root: &Root) -> Option<String> {
+    let refused = || {
+        let error = std::fs::read_dir(&root.path).err()?;
+        Some(format!("{}: {error}; nothing of it was removed", escape_path(&root.path)))
+    };
+    why_offline(volumes, root).or_else(refused)
 }
 
 /// True if the options of a root keep its walks out of a directory below it.

@@ -232,29 +232,29 @@ impl Run<'_> {
         }
         Ok(within)
     }
+}
 
-    /// An unplugged disk is offline, not empty: a root whose path leads to another volume, or
-    /// nowhere, is left as it is.
-    pub(super) fn why_offline(&self, root: &Root) -> Option<String> {
-        if let Err(error) = check_root(&root.path) {
-            return Some(format!("{error}; nothing of it was removed"));
-        }
-        let place = locate(&self.scanner.volumes, &root.path).ok()?;
-        if place.location() == root.location() {
-            return None;
-        }
-        let reason = if root.identity.is_users_name() || place.volume.identity.is_users_name() {
-            "the index knows it under another name of 'volumes' in config.json"
-        } else {
-            "its volume is not mounted"
-        };
-        let path = std::os::unix::ffi::OsStrExt::as_bytes(root.path.as_os_str());
-        Some(format!(
-            "{}: {reason}; nothing of it was removed (if that is for good, run 'dupfind roots remove {}')",
-            escape_path(&root.path),
-            shell_quote(path)
-        ))
+/// An unplugged disk is offline, not empty: a root whose path leads to another volume, or
+/// nowhere, is left as it is.
+pub(super) fn why_offline(volumes: &Volumes, root: &Root) -> Option<String> {
+    if let Err(error) = check_root(&root.path) {
+        return Some(format!("{error}; nothing of it was removed"));
     }
+    let place = locate(volumes, &root.path).ok()?;
+    if place.location() == root.location() {
+        return None;
+    }
+    let reason = if root.identity.is_users_name() || place.volume.identity.is_users_name() {
+        "the index knows it under another name of 'volumes' in config.json"
+    } else {
+        "its volume is not mounted"
+    };
+    let path = std::os::unix::ffi::OsStrExt::as_bytes(root.path.as_os_str());
+    Some(format!(
+        "{}: {reason}; nothing of it was removed (if that is for good, run 'dupfind roots remove {}')",
+        escape_path(&root.path),
+        shell_quote(path)
+    ))
 }
 
 /// The path without links; as it stands if it does not exist any more.
