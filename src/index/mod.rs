@@ -26,7 +26,7 @@ pub use error::IndexError;
 
 use crate::model::group::{ProblemRow, ReportFilter, ReportItem, Summary};
 use crate::model::history::{FiguresAt, HistoryFilter, Run};
-use crate::model::listing::{DirectoryId, Listing, Move};
+use crate::model::listing::{DirectoryId, KnownName, Listing, Move};
 use crate::model::path::VolumePath;
 use crate::model::pending::{ExtentTotals, FileId, Job, Outcome, PendingTotals, Scope, Stage};
 use crate::model::scan::{Root, RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
@@ -124,6 +124,12 @@ pub trait Index: Send + Sync + Debug {
 
     /// The names it holds.
     async fn count_files(&self) -> Result<u64>;
+
+    /// Those of these names, each with its directory, that are known.
+    async fn known_names(&self, names: &[(Extent, Box<[u8]>)]) -> Result<Vec<KnownName>>;
+
+    /// The names of physical files, by volume and inode. Looks at each row.
+    async fn names_of(&self, files: &[(VolumeId, u64)]) -> Result<Vec<KnownName>>;
 
     /// True if a directory in one of these subtrees is known.
     async fn knows(&self, extents: &[Extent]) -> Result<bool>;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::digest::Fingerprint;
 use super::path::VolumePath;
 use super::stamp::{FileStat, Stamp};
-use super::volume::MountedVolume;
+use super::volume::{Extent, MountedVolume};
 
 /// A directory's row in the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,6 +60,17 @@ pub struct Move {
     /// What it is now, if it is a file whose content nobody can have changed meanwhile. None for a directory: what is
     /// in it is compared when it is listed.
     pub stamp: Option<Stamp>,
+}
+
+/// A name of a physical file, as the index knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownName {
+    /// Its directory.
+    pub directory: Extent,
+    /// Its name there.
+    pub name: Box<[u8]>,
+    /// What it was when it was listed.
+    pub stamp: Stamp,
 }
 
 /// Of names that were looked at, what they are not (any more).

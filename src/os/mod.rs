@@ -66,6 +66,11 @@ impl Directory {
         Ok(rustix::fs::fstat(&self.0)?.st_dev)
     }
 
+    /// True if the times of its files are set by this host's clock, as far as the type of the file system tells.
+    pub fn keeps_own_times(&self) -> bool {
+        system::keeps_own_times(&self.0)
+    }
+
     /// Opens a file to read its content.
     ///
     /// A symbolic link is not followed (see [`is_link_refused`]), and a fifo that took the file's place does

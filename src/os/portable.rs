@@ -20,6 +20,12 @@ pub fn mount_points() -> io::Result<Vec<MountPoint>> {
 #[cfg_attr(target_os = "linux", expect(dead_code, reason = "only its own tests compile it there"))]
 pub const WITHOUT_ACCESS_TIME: OFlags = OFlags::empty();
 
+/// Nobody tells.
+#[cfg_attr(target_os = "linux", expect(dead_code, reason = "only its own tests compile it there"))]
+pub(super) fn keeps_own_times(_directory: &std::os::fd::OwnedFd) -> bool {
+    false
+}
+
 /// There is none.
 pub fn inotify_limit(_name: &str) -> Option<u64> {
     None

@@ -225,6 +225,10 @@ impl Run<'_> {
             }
             for listing in &batch {
                 let volume = self.register_once(&listing.volume, &mut registered).await?;
+                if let Some(links) = &mut self.links {
+                    let linked = listing.entries.iter().filter(|entry| entry.has_other_names);
+                    links.extend(linked.map(|entry| ((volume, entry.stamp.inode), entry.stamp)));
+                }
                 if listing.absent().is_some() {
                     selected.insert(Extent { volume, path: listing.directory.clone() });
                 }

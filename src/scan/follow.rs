@@ -3,17 +3,20 @@
 //! It is the same walk, the same writer and the same processing as in a scan, of a small part.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::roots::{locate, why_offline};
+use super::roots::{locate, nearest_root, why_offline};
 use super::{OpenScan, Processing, Run, ScanError, Scanner, Walked};
 use crate::discovery::walk::{Follower, Part};
 use crate::index::IndexError;
-use crate::model::listing::Move;
+use crate::model::listing::{KnownName, Move};
 use crate::model::scan::{Root, RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::stamp::{FileStat, Stamp};
+use crate::model::volume::VolumeId;
 
 /// Hashes after whose writing the index is prepared for reports at once, as after a scan.
 const MANY_HASHES: u64 = 10_000;
@@ -25,6 +28,9 @@ pub struct Seen {
     pub moves: Vec<SeenMove>,
     /// What was touched, by root.
     pub roots: BTreeMap<RootId, Touched>,
+    /// Names of files that were written to. If they are others by now, those they were may have other names, of which
+    /// nobody is told that they were written to.
+    pub rewritten: Vec<PathBuf>,
 }
 
 /// What was touched in a root.
@@ -85,6 +91,7 @@ impl Scanner {
     ) -> Result<Followed, ScanError> {
         let mut run = self.begin("watch").await?;
         run.follower = Some(follower);
+        run.links = Some(HashMap::new());
         let result = run.follow(seen, journal).await;
         run.end_following(result, journal).await
     }
@@ -105,37 +112,120 @@ impl Run<'_> {
     async fn follow(&mut self, seen: &Seen, journal: &Journal) -> Result<FollowedRoots, ScanError> {
         let known = self.scanner.index.roots().await?;
         let mut followed = FollowedRoots::default();
-        let mut touched = Vec::new();
-        for (id, names) in &seen.roots {
-            let Some(root) = known.iter().find(|root| root.id == *id) else {
-                followed.result.forgotten.push(*id);
-                continue;
-            };
-            let mounts = self.scanner.index.mounts(&self.scanner.host.name).await?;
-            let root = self.as_seen_here(root.clone(), &mounts);
-            if let Some(reason) = why_offline(&self.scanner.volumes, &root) {
-                followed.result.offline.push((*id, reason));
-                continue;
-            }
-            let scan = self.open_entry(*id, journal).await?;
-            let counts = ScanCounts { events: names.events, ..ScanCounts::default() };
-            self.scans.push(OpenScan { counts, ..OpenScan::new(scan) });
-            followed.roots.push(*id);
-            touched.push((root, names));
-        }
-        self.writer.commit().await?;
+        let mut touched_elsewhere = self.files_replaced(&seen.rewritten).await?;
+        let touched = self.open_roots(&seen.roots, &known, journal, &mut followed).await?;
         if let Some(first) = self.scans.first() {
             let scan = first.id;
             self.write_moves(scan, &seen.moves, &known).await?;
         }
         let mut walked = Walked::default();
-        for (position, (root, touched)) in touched.into_iter().enumerate() {
-            let part = Part::Names(touched.names.clone());
-            self.discover(position, &root, part, &known, false).await?;
-            walked.extend(&self.scans[position].walked);
+        self.discover_touched(touched, &known, &mut walked).await?;
+        let linked = self.links.take().unwrap_or_default();
+        touched_elsewhere.extend(linked.into_iter().map(|(file, stamp)| (file, Some(stamp))));
+        if !touched_elsewhere.is_empty() {
+            let names = self.other_names(&touched_elsewhere, &known).await?;
+            let touched = self.open_roots(&names, &known, journal, &mut followed).await?;
+            self.discover_touched(touched, &known, &mut walked).await?;
         }
         self.process(Processing::Of(walked)).await?;
         Ok(followed)
+    }
+
+    /// Opens the rows of roots in this interval. Returns those that can be reached, with the place of their open scan.
+    async fn open_roots<'t>(
+        &mut self,
+        touched: &'t BTreeMap<RootId, Touched>,
+        known: &[Root],
+        journal: &Journal,
+        followed: &mut FollowedRoots,
+    ) -> Result<Vec<(usize, Root, &'t Touched)>, ScanError> {
+        let mounts = self.scanner.index.mounts(&self.scanner.host.name).await?;
+        let mut opened = Vec::new();
+        for (id, touched) in touched {
+            let Some(root) = known.iter().find(|root| root.id == *id) else {
+                followed.result.forgotten.push(*id);
+                continue;
+            };
+            let root = self.as_seen_here(root.clone(), &mounts);
+            if let Some(reason) = why_offline(&self.scanner.volumes, &root) {
+                followed.result.offline.push((*id, reason));
+                continue;
+            }
+            let position = match followed.roots.iter().position(|open| open == id) {
+                Some(position) => position,
+                None => {
+                    let scan = self.open_entry(*id, journal).await?;
+                    self.scans.push(OpenScan::new(scan));
+                    followed.roots.push(*id);
+                    followed.roots.len() - 1
+                }
+            };
+            self.scans[position].counts.events += touched.events;
+            opened.push((position, root, touched));
+        }
+        self.writer.commit().await?;
+        Ok(opened)
+    }
+
+    async fn discover_touched(
+        &mut self,
+        touched: Vec<(usize, Root, &Touched)>,
+        known: &[Root],
+        walked: &mut Walked,
+    ) -> Result<(), ScanError> {
+        for (position, root, touched) in touched {
+            let part = Part::Names(touched.names.clone());
+            self.discover(position, &root, part, known, false).await?;
+            walked.extend(&self.scans[position].walked);
+        }
+        Ok(())
+    }
+
+    /// The files that the index knows by these names, and that they are not any more.
+    async fn files_replaced(
+        &self,
+        paths: &[PathBuf],
+    ) -> Result<HashMap<(VolumeId, u64), Option<Stamp>>, ScanError> {
+        let index = &self.scanner.index;
+        let mounts = index.mounts(&self.scanner.host.name).await?;
+        let inode_at = |path: &Path| std::fs::symlink_metadata(path).ok().map(|metadata| metadata.ino());
+        let mut names = Vec::new();
+        for path in paths {
+            let directory = path.parent().and_then(|directory| mounts.locate(directory));
+            if let (Some(directory), Some(name)) = (directory, name_of(path)) {
+                names.push((directory, name.into()));
+            }
+        }
+        let mut replaced = HashMap::new();
+        for KnownName { directory, name, stamp } in index.known_names(&names).await? {
+            let path = mounts.absolute(directory.volume, &directory.path);
+            let path = path.map(|path| path.join(OsStr::from_bytes(&name)));
+            if path.and_then(|path| inode_at(&path)) != Some(stamp.inode) {
+                replaced.insert((directory.volume, stamp.inode), None);
+            }
+        }
+        Ok(replaced)
+    }
+
+    /// The other names of files that were listed with a stamp, where the index knows them with another, and those of
+    /// files that are not there any more: who writes through one name touches no other.
+    async fn other_names(
+        &self,
+        links: &HashMap<(VolumeId, u64), Option<Stamp>>,
+        known: &[Root],
+    ) -> Result<BTreeMap<RootId, Touched>, ScanError> {
+        let index = &self.scanner.index;
+        let mounts = index.mounts(&self.scanner.host.name).await?;
+        let files: Vec<(VolumeId, u64)> = links.keys().copied().collect();
+        let mut others: BTreeMap<RootId, Touched> = BTreeMap::new();
+        for KnownName { directory, name, stamp } in index.names_of(&files).await? {
+            let is_current = links.get(&(directory.volume, stamp.inode)) == Some(&Some(stamp));
+            let path = mounts.absolute(directory.volume, &directory.path).filter(|_| !is_current);
+            if let (Some(path), Some(root)) = (path, nearest_root(known, &directory)) {
+                others.entry(root.id).or_default().names.entry(path).or_default().insert(name);
+            }
+        }
+        Ok(others)
     }
 
     /// The row of a root in this interval: the one that was begun, or a new one.
@@ -240,5 +330,5 @@ struct FollowedRoots {
 }
 
 fn name_of(path: &Path) -> Option<&[u8]> {
-    path.file_name().map(std::os::unix::ffi::OsStrExt::as_bytes)
+    path.file_name().map(OsStr::as_bytes)
 }

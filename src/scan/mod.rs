@@ -17,6 +17,7 @@ mod reconcile;
 mod roots;
 mod worker;
 
+use std::collections::HashMap;
 use std::io::BufRead;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,7 +36,8 @@ use crate::index::{Index, Writer};
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
 use crate::model::scan::{Root, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
-use crate::model::volume::{Extent, Host};
+use crate::model::stamp::Stamp;
+use crate::model::volume::{Extent, Host, VolumeId};
 use crate::model::worker::Participant;
 use crate::progress::{Phase, Progress};
 use crate::volume::Volumes;
@@ -87,6 +89,8 @@ struct Run<'a> {
     writer: Box<dyn Writer>,
     /// Who is told of directories before they are listed.
     follower: Option<Arc<dyn Follower>>,
+    /// Files with several names that were listed, by volume and inode, if somebody wants to know.
+    links: Option<HashMap<(VolumeId, u64), Stamp>>,
     scans: Vec<OpenScan>,
     report: ScanReport,
     unread: Unread,
@@ -251,6 +255,7 @@ impl Scanner {
             scanner: self,
             writer,
             follower: None,
+            links: None,
             scans: Vec::new(),
             report: ScanReport::default(),
             unread: Unread::Perhaps,

@@ -141,7 +141,10 @@ async fn offline_at<'a>(
 }
 
 /// The innermost root that a place lies in.
-fn nearest_root<'a>(roots: impl IntoIterator<Item = &'a Root>, extent: &Extent) -> Option<&'a Root> {
+pub(super) fn nearest_root<'a>(
+    roots: impl IntoIterator<Item = &'a Root>,
+    extent: &Extent,
+) -> Option<&'a Root> {
     let around = roots.into_iter().filter(|root| root.extent.covers(extent));
     around.max_by_key(|root| root.extent.path.as_bytes().len())
 }

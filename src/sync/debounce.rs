@@ -154,9 +154,9 @@ impl Debouncer {
                 for name in names {
                     let path = directory.join(OsStr::from_bytes(&name));
                     let (due, latest) = (now + self.quiet, now + self.quiet * LONGEST_WAIT);
-                    let touch =
-                        self.touched.entry(path).or_insert(Touch { root, due, latest, is_written: true });
+                    let touch = self.touched.entry(path).or_insert(Touch::new(root, due, latest));
                     touch.is_written = true;
+                    touch.was_rewritten = true;
                 }
             }
         }

@@ -36,8 +36,8 @@ const GLANCE: Duration = Duration::from_millis(100);
 /// Nothing happened for so long: the index is prepared for fast reports.
 const SETTLE_AFTER: Duration = Duration::from_secs(10);
 
-/// Looking again takes at most one part in so many of the time, whatever happens.
-const SHARE: u32 = 4;
+/// A rest is so many times as long as the work before it: at least half of the time is left to others.
+const SHARE: u32 = 1;
 
 /// Preparing for reports, which looks at everything that is known, takes less.
 const SETTLE_SHARE: u32 = 50;
@@ -50,7 +50,7 @@ const MOST_REFUSED: usize = 10;
 
 /// Pauses while the index is away: each is twice as long, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// Why nothing is kept up to date.
 #[derive(Debug, thiserror::Error)]
@@ -306,7 +306,7 @@ impl Keeper {
                 self.lose(&error).await;
             }
         }
-        self.rest_until = self.rest_until.max(Instant::now() + began.elapsed() / SHARE);
+        self.rest_until = self.rest_until.max(Instant::now() + began.elapsed() * SHARE);
     }
 
     async fn try_to_follow(&mut self, seen: &Seen) -> Result<Followed, ScanError> {
@@ -353,18 +353,21 @@ impl Keeper {
             let began = Instant::now();
             match self.try_to_follow(&seen).await {
                 Ok(followed) => self.note_followed(followed, began.elapsed()),
-                Err(error) if is_refusal(&error) && refused < MOST_REFUSED => match halves(seen.clone()) {
-                    Some((first, second)) => waiting.extend([second, first]),
-                    None => {
+                Err(error) if is_refusal(&error) && refused < MOST_REFUSED => {
+                    if let Some((first, second)) = halves(seen.clone()) {
+                        waiting.extend([second, first]);
+                    } else {
                         refused += 1;
                         let directory = seen.roots.into_values().flat_map(|touched| touched.names);
                         let directory = directory.map(|(directory, _)| directory).next().unwrap_or_default();
                         self.tell(&Told::Refused { directory, error: error.to_string() });
                     }
-                },
+                }
                 Err(error) => {
                     waiting.push(seen);
-                    waiting.into_iter().for_each(|seen| self.watcher.give_back(seen));
+                    for seen in waiting {
+                        self.watcher.give_back(seen);
+                    }
                     return self.lose(&error).await;
                 }
             }

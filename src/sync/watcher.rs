@@ -142,11 +142,11 @@ impl Watcher {
 
     /// Why a root cannot be followed; its watches are given back.
     pub(super) fn refused(&self, root: RootId) -> Option<String> {
-        let (path, reason) = {
-            let state = self.state();
+        let refused = |state: &State| {
             let root = state.roots.get(&root)?;
-            (root.path.clone(), root.refused.clone()?)
+            Some((root.path.clone(), root.refused.clone()?))
         };
+        let (path, reason) = refused(&self.state())?;
         self.unfollow(&path);
         self.state().debouncer.forget(root);
         Some(reason)
@@ -314,7 +314,7 @@ impl State {
             }
             EventKind::Create(_) => {
                 self.forget_followed(path);
-                self.touch(path, Change::Written, now);
+                self.touch(path, Change::Created, now);
             }
             EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
                 self.forget_followed(path);

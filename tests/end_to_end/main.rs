@@ -16,4 +16,6 @@ mod roots;
 mod server;
 mod support;
 mod survival;
+mod tree;
+mod watching;
 mod workers;

@@ -18,6 +18,7 @@ use crate::cancel::Cancel;
 use crate::index::convert::to_count;
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
 use crate::model::history::{FiguresAt, HistoryFilter, Run};
+use crate::model::listing::KnownName;
 use crate::model::pending::ExtentTotals;
 use crate::model::scan::{Root, RootId};
 use crate::model::upkeep::{Watch, WatchSign};
@@ -292,6 +293,16 @@ impl Index for PostgresIndex {
             Ok(to_count(files.map_err(IndexError::during("count files"))?))
         };
         self.session.transaction("count files", count).await
+    }
+
+    async fn known_names(&self, names: &[(Extent, Box<[u8]>)]) -> Result<Vec<KnownName>> {
+        let look = async |connection: &mut PgConnection| touched::known_names(connection, names).await;
+        self.session.transaction("look for names", look).await
+    }
+
+    async fn names_of(&self, files: &[(VolumeId, u64)]) -> Result<Vec<KnownName>> {
+        let look = async |connection: &mut PgConnection| touched::names_of(connection, files).await;
+        self.session.transaction("look for hard links", look).await
     }
 
     async fn knows(&self, extents: &[Extent]) -> Result<bool> {

@@ -1,12 +1,13 @@
 //! What a watcher was told of: names that are gone, and what was moved.
 
-use sqlx::postgres::PgConnection;
+use sqlx::postgres::{PgConnection, PgRow};
 
 use super::convert::{column, volume_path};
 use super::discovery::forget_unseen;
-use crate::index::convert::{below, inode_to_integer, to_integer};
+use super::session::expect_whole_tables;
+use crate::index::convert::{below, inode_to_integer, stamp, to_integer};
 use crate::index::{IndexError, Result};
-use crate::model::listing::{Absent, DirectoryId};
+use crate::model::listing::{Absent, DirectoryId, KnownName};
 use crate::model::path::VolumePath;
 use crate::model::scan::{RootId, ScanId};
 use crate::model::stamp::Stamp;
@@ -157,4 +158,50 @@ async fn move_file(connection: &mut PgConnection, moved: &KnownMove<'_>, stamp: 
     replaced.execute(&mut *connection).await.map_err(failed())?;
     let moved = sqlx::query(MOVE_FILE).bind(new).bind(new_name).bind(stamp.ctime.0).bind(old).bind(old_name);
     moved.execute(connection).await.map(drop).map_err(failed())
+}
+
+const KNOWN_NAMES: &str = "
+    select d.volume_id, d.path, f.name, f.size, f.mtime_ns, f.ctime_ns, f.inode
+    from unnest($1::bigint[], $2::bytea[], $3::bytea[]) v (volume_id, path, name)
+    join directories d on d.volume_id = v.volume_id and d.path = v.path
+    join files f on f.directory_id = d.id and f.name = v.name";
+
+/// Those of these names that are known.
+pub(super) async fn known_names(
+    connection: &mut PgConnection,
+    names: &[(Extent, Box<[u8]>)],
+) -> Result<Vec<KnownName>> {
+    let known = sqlx::query(KNOWN_NAMES)
+        .bind(names.iter().map(|(directory, _)| directory.volume.0).collect::<Vec<i64>>())
+        .bind(names.iter().map(|(directory, _)| directory.path.as_bytes()).collect::<Vec<&[u8]>>())
+        .bind(names.iter().map(|(_, name)| &**name).collect::<Vec<&[u8]>>())
+        .fetch_all(connection)
+        .await;
+    known.map_err(IndexError::during(OPERATION))?.iter().map(known_name).collect()
+}
+
+fn known_name(row: &PgRow) -> Result<KnownName> {
+    Ok(KnownName {
+        directory: Extent { volume: VolumeId(column(row, 0)?), path: volume_path(row, 1)? },
+        name: column::<&[u8]>(row, 2)?.into(),
+        stamp: stamp(column(row, 3)?, column(row, 4)?, column(row, 5)?, column(row, 6)?),
+    })
+}
+
+const NAMES_OF: &str = "
+    select d.volume_id, d.path, f.name, f.size, f.mtime_ns, f.ctime_ns, f.inode
+    from files f join directories d on d.id = f.directory_id
+    where (f.volume_id, f.inode) in (select * from unnest($1::bigint[], $2::bigint[]))";
+
+/// The names of physical files.
+pub(super) async fn names_of(
+    connection: &mut PgConnection,
+    files: &[(VolumeId, u64)],
+) -> Result<Vec<KnownName>> {
+    let operation = "look for hard links";
+    expect_whole_tables(connection, operation).await?;
+    let (volumes, inodes): (Vec<i64>, Vec<i64>) =
+        files.iter().map(|(volume, inode)| (volume.0, inode_to_integer(*inode))).unzip();
+    let rows = sqlx::query(NAMES_OF).bind(volumes).bind(inodes).fetch_all(connection).await;
+    rows.map_err(IndexError::during(operation))?.iter().map(known_name).collect()
 }

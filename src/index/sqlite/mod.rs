@@ -18,6 +18,7 @@ use super::{Check, Index, IndexError, ReportReader, Result, WorkMark, Writer};
 use crate::index::convert::to_count;
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
 use crate::model::history::{FiguresAt, HistoryFilter, Run};
+use crate::model::listing::KnownName;
 use crate::model::path::escape_path;
 use crate::model::pending::ExtentTotals;
 use crate::model::scan::{Root, RootId};
@@ -291,6 +292,14 @@ impl Index for SqliteIndex {
         let files =
             sqlx::query_scalar("select count(*) from files").fetch_one(&mut self.connect().await?).await;
         Ok(to_count(files.map_err(IndexError::during("count files"))?))
+    }
+
+    async fn known_names(&self, names: &[(Extent, Box<[u8]>)]) -> Result<Vec<KnownName>> {
+        touched::known_names(&mut self.connect().await?, names).await
+    }
+
+    async fn names_of(&self, files: &[(VolumeId, u64)]) -> Result<Vec<KnownName>> {
+        touched::names_of(&mut self.connect().await?, files).await
     }
 
     async fn knows(&self, extents: &[Extent]) -> Result<bool> {

@@ -1,14 +1,16 @@
 //! What a watcher was told of: names that are gone, and what was moved.
 
-use sqlx::sqlite::SqliteConnection;
+use std::collections::HashSet;
+
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::bulk::Bulk;
 use super::catalog::delete_collected;
 use super::convert::{column, volume_path};
 use super::discovery::collect_gone;
-use crate::index::convert::{below, inode_to_integer, to_integer};
+use crate::index::convert::{below, inode_to_integer, stamp, to_integer, to_json};
 use crate::index::{IndexError, Result};
-use crate::model::listing::{Absent, DirectoryId};
+use crate::model::listing::{Absent, DirectoryId, KnownName};
 use crate::model::path::VolumePath;
 use crate::model::scan::{RootId, ScanId};
 use crate::model::stamp::Stamp;
@@ -177,4 +179,57 @@ async fn move_file(connection: &mut SqliteConnection, moved: &KnownMove<'_>, sta
     replaced.execute(&mut *connection).await.map_err(failed())?;
     let moved = sqlx::query(MOVE_FILE).bind(ids[1]).bind(new_name).bind(stamp.ctime.0).bind(file);
     moved.execute(connection).await.map(drop).map_err(failed())
+}
+
+const KNOWN_NAMES: Bulk = Bulk {
+    operation: OPERATION,
+    head: "select d.volume_id, d.path, f.name, f.size, f.mtime_ns, f.ctime_ns, f.inode from (values ",
+    row: "(?,?,?)",
+    tail: ") v join directories d on d.volume_id = v.column1 and d.path = v.column2
+        join files f on f.directory_id = d.id and f.name = v.column3",
+};
+
+/// Those of these names that are known.
+pub(super) async fn known_names(
+    connection: &mut SqliteConnection,
+    names: &[(Extent, Box<[u8]>)],
+) -> Result<Vec<KnownName>> {
+    let rows = KNOWN_NAMES
+        .fetch(connection, names, |binder, (directory, name)| {
+            binder.push(directory.volume.0).push(directory.path.as_bytes()).push(&**name);
+        })
+        .await?;
+    rows.iter().map(known_name).collect()
+}
+
+fn known_name(row: &SqliteRow) -> Result<KnownName> {
+    Ok(KnownName {
+        directory: Extent { volume: VolumeId(column(row, 0)?), path: volume_path(row, 1)? },
+        name: column::<&[u8]>(row, 2)?.into(),
+        stamp: stamp(column(row, 3)?, column(row, 4)?, column(row, 5)?, column(row, 6)?),
+    })
+}
+
+/// ?: a JSON array of inodes.
+const NAMES_OF: &str = "
+    select d.volume_id, d.path, f.name, f.size, f.mtime_ns, f.ctime_ns, f.inode
+    from files f join directories d on d.id = f.directory_id
+    where f.inode in (select value from json_each(?))";
+
+/// The names of physical files.
+pub(super) async fn names_of(
+    connection: &mut SqliteConnection,
+    files: &[(VolumeId, u64)],
+) -> Result<Vec<KnownName>> {
+    let wanted: HashSet<(VolumeId, u64)> = files.iter().copied().collect();
+    let inodes: Vec<i64> = files.iter().map(|(_, inode)| inode_to_integer(*inode)).collect();
+    let rows = sqlx::query(NAMES_OF).bind(to_json(&inodes)?).fetch_all(connection).await;
+    let mut names = Vec::new();
+    for row in rows.map_err(IndexError::during("look for hard links"))? {
+        let known = known_name(&row)?;
+        if wanted.contains(&(known.directory.volume, known.stamp.inode)) {
+            names.push(known);
+        }
+    }
+    Ok(names)
 }
