@@ -12,9 +12,10 @@ use crate::cancel::Cancel;
 use crate::concurrency::Concurrency;
 use crate::index::{PendingReader, Writer};
 use crate::model::pending::{Finding, Job, Outcome, Scope, Stage};
+use crate::model::rules::HashRules;
 use crate::model::scan::ScanCounts;
 use crate::model::settings::HashPolicy;
-use crate::model::volume::{Extent, MountMap};
+use crate::model::volume::MountMap;
 use crate::processing::pool::{Batches, WAITING_BATCHES, process_all};
 use crate::progress::Phase;
 use crate::volume::Volumes;
@@ -35,8 +36,9 @@ impl Run<'_> {
             Processing::HelpWith(extents) => (extents, true),
         };
         let mounts = self.scanner.reachable_mounts().await?;
+        let rules = HashRules::of(&self.scanner.index.roots().await?);
         let scope = |extents| Scope { extents, reachable: mounts.volumes(), helps };
-        let wholly = self.hashed_wholly(&extents).await?;
+        let wholly = rules.within(HashPolicy::All, &extents);
         if !wholly.is_empty() {
             self.run_stage(Stage::Everything, &scope(wholly), &mounts).await?;
         }
@@ -48,16 +50,6 @@ impl Run<'_> {
             self.run_stage(Stage::Sample, &scope, &mounts).await?;
         }
         Ok(())
-    }
-
-    /// The parts of these subtrees in which every file is to be hashed.
-    async fn hashed_wholly(&self, within: &[Extent]) -> Result<Vec<Extent>, ScanError> {
-        let roots = self.scanner.index.roots().await?;
-        let wholly =
-            roots.iter().filter(|root| root.settings.hash == HashPolicy::All).flat_map(|root| &root.extents);
-        Ok(wholly
-            .flat_map(|own| within.iter().filter_map(|other| own.intersection(other)).cloned())
-            .collect())
     }
 
     async fn run_stage(&mut self, stage: Stage, scope: &Scope, mounts: &MountMap) -> Result<(), ScanError> {

@@ -6,6 +6,7 @@
 
 mod backend;
 mod laws;
+mod policies;
 #[path = "../server/mod.rs"]
 mod server;
 
@@ -61,6 +62,10 @@ contract! {
     what_was_just_written_can_be_answered
     kept_figures_are_those_of_the_moment
     a_directory_is_compared_whenever_something_in_it_has_to_be_done
+    what_is_never_read_is_neither_candidate_nor_partner
+    a_directory_goes_by_the_nearest_root_around_it
+    what_went_wrong_with_a_file_that_is_not_read_any_more_is_forgotten
+    what_was_chosen_before_is_not_read_where_nothing_is_read_now
 }
 
 /// In PostgreSQL each call lasts when it returns.

@@ -30,6 +30,7 @@ mod discovery;
 mod leases;
 mod report;
 mod scope;
+mod selection;
 mod session;
 mod summary;
 mod watches;
