@@ -128,6 +128,14 @@ pub(crate) async fn what_went_wrong_with_a_file_that_is_not_read_any_more_is_for
     world.put_root("/r/never", Candidates).await;
     assert_eq!(problems().await, ["/r/a"]);
     assert_eq!(world.pending(Stage::Size).await, [["/r/a"], ["/r/never/b"]], "both are tried again");
+    world.answer(Stage::Size, |_| Finding::Failed(Problem::Io("bad sector".to_owned()))).await;
+    let inner = world.put_root("/r/never", Candidates).await;
+    world.put_root("/r", Nothing).await;
+    assert_eq!(problems().await, ["/r/never/b"]);
+    let mut writer = world.writer().await;
+    writer.remove_root(Some(inner), &[extent(world.volume_id, "/r/never")]).await.unwrap();
+    writer.close().await.unwrap();
+    assert!(problems().await.is_empty(), "the root around it says that nothing is read");
 }
 
 /// In PostgreSQL pieces of work outlive those who chose them.

@@ -209,7 +209,8 @@ fn an_archive_is_listed_and_never_read_until_it_is_to_be() {
     let scan = sandbox.scan_json(&["tree/archive"]);
     assert_eq!((&scan["added"], &scan["hashed"]), (&1.into(), &0.into()), "it is kept up to date");
 
-    sandbox.run(["roots", "add", "--hash", "candidates", "tree/archive"]).succeeds();
+    let changed = sandbox.run(["roots", "add", "--hash", "candidates", "tree/archive"]).succeeds();
+    assert!(changed.stderr().contains("'dupfind resume' reads"), "{changed:?}");
     assert_eq!(sandbox.report()["summary"]["pending_files"], 6);
     sandbox.run(["resume"]).succeeds();
     let groups = [

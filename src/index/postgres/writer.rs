@@ -158,7 +158,10 @@ impl Writer for PostgresWriter {
         let worker = self.worker;
         let remove = async |connection: &mut PgConnection| {
             changes::note(connection, worker).await?;
-            catalog::remove_root(connection, root, worker, extents).await
+            let files = catalog::remove_root(connection, root, worker, extents).await?;
+            // What is left of it goes by the root around it.
+            summary::forget_problems_of_unread(connection).await?;
+            Ok(files)
         };
         self.when_free("forget a root", remove).await
     }

@@ -217,8 +217,8 @@ async fn count_all(connection: &mut SqliteConnection, filter: &ReportFilter) -> 
 }
 
 const FORGET_PROBLEMS: &str = "
-    delete from problems where file_id in (
-        select id from files where directory_id in (select directory_id from temp.never_read))";
+    delete from problems
+    where (select directory_id from files where id = file_id) in (select directory_id from temp.never_read)";
 
 /// Forgets what went wrong with files that are not read any more: nobody would ever try again.
 pub(super) async fn forget_problems_of_unread(connection: &mut SqliteConnection) -> Result<()> {

@@ -134,8 +134,12 @@ impl Writer for SqliteWriter {
     }
 
     async fn remove_root(&mut self, root: Option<RootId>, extents: &[Extent]) -> Result<u64> {
-        summary::forget_figures(self.transaction().await?).await?;
-        catalog::remove_root(self.transaction().await?, root, extents).await
+        let connection = self.transaction().await?;
+        summary::forget_figures(connection).await?;
+        let files = catalog::remove_root(connection, root, extents).await?;
+        // What is left of it goes by the root around it.
+        summary::forget_problems_of_unread(connection).await?;
+        Ok(files)
     }
 
     async fn begin_scan(
