@@ -3,10 +3,13 @@
 mod add;
 
 use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -228,7 +231,7 @@ fn upkeep_json(upkeep: &Upkeep) -> serde_json::Value {
 /// A root for machines.
 pub(super) fn root_json(root: &Root, places: &Places) -> serde_json::Value {
     let scan = root.last_scan.as_ref();
-    json!({
+    let mut value = json!({
         "path": root.path.to_string_lossy(),
         "host": places.elsewhere(root.extent.volume, &root.extent.path).map(|(host, _)| host),
         "volume": &*root.identity.0,
@@ -240,5 +243,9 @@ pub(super) fn root_json(root: &Root, places: &Places) -> serde_json::Value {
         })),
         "settings": root.settings,
         "upkeep": upkeep_json(&root.upkeep),
-    })
+    });
+    if root.path.to_str().is_none() {
+        value["path_base64"] = STANDARD.encode(root.path.as_os_str().as_bytes()).into();
+    }
+    value
 }

@@ -181,6 +181,10 @@ impl ScanOptions {
 
 pub(super) async fn run(args: ScanArgs, context: &Context) -> Result<Exit, Failure> {
     let settings = context.settings(&args.work.into_flags())?;
+    if args.files_from.is_some() && args.options.hash() == Some(HashPolicy::None) {
+        let message = "--hash none is for directories; with --files-from, --discover-only reads nothing";
+        return Err(Failure::Usage(message.to_owned()));
+    }
     let given = args.options.into_settings(&settings.scan);
     let mut requests = Vec::new();
     for directory in &args.directories {

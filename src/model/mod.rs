@@ -9,6 +9,7 @@ pub mod history;
 pub mod listing;
 pub mod path;
 pub mod pending;
+pub mod rules;
 pub mod scan;
 pub mod settings;
 pub mod stamp;

@@ -41,7 +41,7 @@ pub struct FileKey {
 /// Which files processing takes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Every file that has no hash, read whole (`--hash-all`).
+    /// Every file that has no hash, below roots with hash all, read whole.
     Everything,
     /// Files that share their size with another physical file and have neither sample nor hash:
     /// small ones are read whole, large ones at three places.

@@ -17,9 +17,9 @@ use crate::discovery::walk::{Part, WalkRequest, walk};
 use crate::model::group::ProblemRow;
 use crate::model::listing::{Coverage, Listing};
 use crate::model::path::VolumePath;
-use crate::model::pending::{Outcome, Stage};
+use crate::model::pending::Outcome;
+use crate::model::rules::HashRules;
 use crate::model::scan::{Root, ScanCounts, ScanId, ScanKind};
-use crate::model::settings::HashPolicy;
 use crate::model::volume::{Extent, MountedVolume, VolumeId};
 use crate::progress::Phase;
 use crate::volume::Place;
@@ -186,8 +186,8 @@ impl Run<'_> {
         if is_known || !self.writer.is_alone().await? {
             return Ok(None);
         }
-        let stage = if root.settings.hash == HashPolicy::All { Stage::Everything } else { Stage::Size };
-        ReadAhead::start(self.scanner, stage).map(Some)
+        let rules = HashRules::of(&self.scanner.index.roots().await?);
+        ReadAhead::start(self.scanner, root.settings.hash, rules)
     }
 
     /// Writes listings as they come, many at once, and commits about every second. Returns what changed,
@@ -223,8 +223,10 @@ impl Run<'_> {
             if batch.is_empty() {
                 break;
             }
+            let mut volumes = Vec::with_capacity(batch.len());
             for listing in &batch {
                 let volume = self.register_once(&listing.volume, &mut registered).await?;
+                volumes.push(volume);
                 if let Some(links) = &mut self.links {
                     let linked = listing.entries.iter().filter(|entry| entry.has_other_names);
                     links.extend(linked.map(|entry| ((volume, entry.stamp.inode), entry.stamp)));
@@ -240,8 +242,10 @@ impl Run<'_> {
             let written = incoming.while_busy(self.writer.write_listings(scan, &batch)).await?;
             counts += written.counts;
             if let Some(ahead) = ahead.as_mut() {
-                for (listing, (directory, first)) in batch.into_iter().zip(written.directories) {
-                    ahead.meet(listing, directory, first);
+                for ((listing, volume), (directory, first)) in
+                    batch.into_iter().zip(volumes).zip(written.directories)
+                {
+                    ahead.meet(listing, volume, directory, first);
                 }
             }
         }

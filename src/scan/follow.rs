@@ -151,14 +151,13 @@ impl Run<'_> {
                 followed.result.offline.push((*id, reason));
                 continue;
             }
-            let position = match followed.roots.iter().position(|open| open == id) {
-                Some(position) => position,
-                None => {
-                    let scan = self.open_entry(*id, journal).await?;
-                    self.scans.push(OpenScan::new(scan));
-                    followed.roots.push(*id);
-                    followed.roots.len() - 1
-                }
+            let position = if let Some(open) = followed.roots.iter().position(|open| open == id) {
+                open
+            } else {
+                let scan = self.open_entry(*id, journal).await?;
+                self.scans.push(OpenScan::new(scan));
+                followed.roots.push(*id);
+                followed.roots.len() - 1
             };
             self.scans[position].counts.events += touched.events;
             opened.push((position, root, touched));

@@ -12,9 +12,10 @@ use crate::cancel::Cancel;
 use crate::concurrency::Concurrency;
 use crate::index::{PendingReader, Writer};
 use crate::model::pending::{Finding, Job, Outcome, Scope, Stage};
+use crate::model::rules::HashRules;
 use crate::model::scan::ScanCounts;
 use crate::model::settings::HashPolicy;
-use crate::model::volume::MountMap;
+use crate::model::volume::{Extent, MountMap};
 use crate::processing::pool::{Batches, WAITING_BATCHES, process_all};
 use crate::progress::Phase;
 use crate::volume::Volumes;
@@ -35,13 +36,14 @@ impl Run<'_> {
             Processing::HelpWith(walked) => (walked, true),
         };
         let mounts = self.scanner.reachable_mounts().await?;
+        let rules = HashRules::of(&self.scanner.index.roots().await?);
         let scope = |Walked { extents, directories }| Scope {
             extents,
             directories,
             reachable: mounts.volumes(),
             helps,
         };
-        let wholly = self.hashed_wholly(&walked).await?;
+        let wholly = hashed_wholly(&rules, &walked);
         if !wholly.extents.is_empty() || !wholly.directories.is_empty() {
             self.run_stage(Stage::Everything, &scope(wholly), &mounts).await?;
         }
@@ -53,19 +55,6 @@ impl Run<'_> {
             self.run_stage(Stage::Sample, &scope, &mounts).await?;
         }
         Ok(())
-    }
-
-    /// The parts of what was walked in which every file is to be hashed.
-    async fn hashed_wholly(&self, within: &Walked) -> Result<Walked, ScanError> {
-        let roots = self.scanner.index.roots().await?;
-        let mut wholly = Walked::default();
-        for own in
-            roots.iter().filter(|root| root.settings.hash == HashPolicy::All).flat_map(|root| &root.extents)
-        {
-            wholly.extents.extend(within.extents.iter().filter_map(|other| own.intersection(other)).cloned());
-            wholly.directories.extend(within.directories.iter().filter(|other| own.covers(other)).cloned());
-        }
-        Ok(wholly)
     }
 
     async fn run_stage(&mut self, stage: Stage, scope: &Scope, mounts: &MountMap) -> Result<(), ScanError> {
@@ -115,6 +104,17 @@ impl Run<'_> {
         counts.bytes_read = scanner.progress.read_bytes.get() - read_before;
         self.report.counts += counts;
         Ok(())
+    }
+}
+
+/// The parts of what was walked in which some directories are hashed wholly.
+fn hashed_wholly(rules: &HashRules, walked: &Walked) -> Walked {
+    let is_meant = |directory: &&Extent| {
+        rules.within(HashPolicy::All, std::slice::from_ref(*directory)).contains(directory)
+    };
+    Walked {
+        extents: rules.within(HashPolicy::All, &walked.extents),
+        directories: walked.directories.iter().filter(is_meant).cloned().collect(),
     }
 }
 

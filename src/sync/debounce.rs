@@ -25,8 +25,10 @@ const LONGEST_WAIT: u32 = 20;
 /// Something that happened to a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
-    /// Its content or its metadata may be others: it is a clean copy of nothing any more.
+    /// The content or the metadata of what is there may have changed.
     Written,
+    /// Something was made there.
+    Created,
     /// Something was moved to it.
     Arrived,
     /// It was removed, or moved away.
@@ -41,7 +43,18 @@ struct Touch {
     due: Instant,
     /// When it is looked at, whatever happens.
     latest: Instant,
+    /// What is there now was written to.
     is_written: bool,
+    /// What is there now is not what was there before.
+    is_other: bool,
+    /// What was there before was written to.
+    was_rewritten: bool,
+}
+
+impl Touch {
+    fn new(root: RootId, due: Instant, latest: Instant) -> Self {
+        Self { root, due, latest, is_written: false, is_other: false, was_rewritten: false }
+    }
 }
 
 /// Collects changes until they are quiet.
@@ -73,14 +86,19 @@ impl Debouncer {
         // What is removed often comes back at once: a file that is saved by replacing it, or moved.
         let quiet = if change == Change::Gone { self.quiet * 2 } else { self.quiet };
         let latest = now + self.quiet * LONGEST_WAIT;
-        let touch = self.touched.entry(path).or_insert(Touch { root, due: now, latest, is_written: false });
+        let touch = self.touched.entry(path).or_insert(Touch::new(root, now, latest));
         touch.due = touch.due.max(now + quiet).min(touch.latest);
         touch.root = root;
         match change {
-            Change::Written => touch.is_written = true,
-            // It is another thing than what was there.
-            Change::Arrived => touch.is_written = false,
-            Change::Gone => {}
+            Change::Written => {
+                touch.is_written = true;
+                touch.was_rewritten |= !touch.is_other;
+            }
+            Change::Created | Change::Arrived => {
+                touch.is_written = change == Change::Created;
+                touch.is_other = true;
+            }
+            Change::Gone => touch.is_other = true,
         }
         if self.touched.len() <= MOST_TOUCHED {
             return None;
@@ -132,6 +150,9 @@ impl Debouncer {
         }
         for path in due {
             let Some(touch) = self.touched.remove(&path) else { continue };
+            if touch.was_rewritten {
+                seen.rewritten.push(path.clone());
+            }
             let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { continue };
             let name = name.as_bytes().into();
             let names = &mut seen.roots.entry(touch.root).or_default().names;

@@ -15,7 +15,7 @@ use dupfind::model::listing::{Coverage, Entry, Listing};
 use dupfind::model::path::VolumePath;
 use dupfind::model::pending::{Finding, Job, Outcome, Scope, Stage};
 use dupfind::model::scan::{RootId, ScanId, ScanKind};
-use dupfind::model::settings::ScanSettings;
+use dupfind::model::settings::{HashPolicy, ScanSettings};
 use dupfind::model::stamp::{Nanos, Stamp};
 use dupfind::model::volume::{Extent, Mount, MountedVolume, VolumeId, VolumeIdentity};
 use dupfind::model::worker::Participant;
@@ -136,6 +136,16 @@ impl World {
         let mut writer = self.index.writer(&participant()).await.unwrap();
         writer.register_volume(HOST, &self.volume).await.unwrap();
         writer
+    }
+
+    /// Adds a root, or changes the one that is there.
+    pub(crate) async fn put_root(&self, path: &str, hash: HashPolicy) -> RootId {
+        let settings = ScanSettings { hash, ..ScanSettings::default() };
+        let mut writer = self.writer().await;
+        let root = extent(self.volume_id, path);
+        let root = writer.put_root(&root, Path::new(path), &settings).await.unwrap();
+        writer.close().await.unwrap();
+        root
     }
 
     pub(crate) fn listing(&self, directory: &str, coverage: Coverage, entries: Vec<Entry>) -> Listing {

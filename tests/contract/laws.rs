@@ -11,6 +11,7 @@ use dupfind::model::settings::{HashPolicy, ScanSettings};
 use dupfind::model::stamp::{Nanos, Stamp};
 use dupfind::model::volume::VolumeIdentity;
 
+
 use super::backend::{Backend, HOST, World, entry, extent, hashed, mounted, outcomes, paths, sampled};
 
 pub(crate) async fn a_new_row_has_no_hash_and_an_unchanged_one_keeps_it<B: Backend + 'static>() {
@@ -329,6 +330,8 @@ pub(crate) async fn only_shared_sizes_are_pending_and_hard_links_are_one_job<B: 
     world.scan(&[world.whole("/r", links), more]).await;
     let pending = world.pending(Stage::Size).await;
     assert_eq!(pending, [vec!["/r/d/copy"], vec!["/r/l1", "/r/l2", "/r/d/l3"]], "by inode");
+    assert!(world.jobs(Stage::Everything).await.is_empty(), "no root wants everything");
+    world.put_root("/r", HashPolicy::All).await;
     let all = world.pending(Stage::Everything).await;
     assert_eq!(all.len(), 3);
 }

@@ -7,6 +7,7 @@
 mod backend;
 mod history;
 mod laws;
+mod policies;
 #[path = "../server/mod.rs"]
 mod server;
 
@@ -69,6 +70,13 @@ contract! {
         every_run_is_told_as_it_was
         a_run_whose_process_died_is_told_as_interrupted_before_anybody_marks_it
         figures_develop_and_are_thinned
+    }
+
+    policies {
+        what_is_never_read_is_neither_candidate_nor_partner
+        a_directory_goes_by_the_nearest_root_around_it
+        what_went_wrong_with_a_file_that_is_not_read_any_more_is_forgotten
+        what_was_chosen_before_is_not_read_where_nothing_is_read_now
     }
 }
 

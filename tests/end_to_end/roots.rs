@@ -1,5 +1,10 @@
 //! What is remembered with a directory, and how it is changed.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::support::Sandbox;
@@ -187,6 +192,20 @@ fn options_that_make_no_sense_are_refused_and_nothing_is_remembered() {
     sandbox.run(["roots", "add", "tree", "--longest-interval", "1h"]).succeeds();
     refused(&["--interval", "2h"], &["interval (2h) is more than longest_interval (1h)"]);
     assert_eq!(roots(&sandbox)[0]["upkeep"]["interval_seconds"], Value::Null);
+}
+
+#[test]
+fn a_name_that_is_no_text_is_shown_and_listed_with_its_bytes() {
+    let sandbox = Sandbox::new();
+    let odd = sandbox.tree().join(OsStr::from_bytes(b"odd\xff"));
+    std::fs::create_dir(&odd).unwrap();
+    sandbox.run([OsStr::new("roots"), OsStr::new("add"), odd.as_os_str()]).succeeds();
+    assert!(sandbox.run(["roots"]).succeeds().stdout().contains("tree/odd\\xff  never scanned"));
+    let encoded = roots(&sandbox)[0]["path_base64"].as_str().unwrap().to_owned();
+    assert_eq!(STANDARD.decode(encoded).unwrap(), odd.as_os_str().as_bytes());
+    let add_first = ["roots", "add", "tree", "--first"].map(OsStr::new);
+    let first = sandbox.run(add_first.iter().chain([&OsStr::from_bytes(b"odd\xff")]));
+    first.refused(2, &["odd\\xff", "not UTF-8"]);
 }
 
 /// What is so in SQLite only; left out by name where the tests run on PostgreSQL.

@@ -218,8 +218,14 @@ pub(super) async fn run(args: AddArgs, context: &Context) -> Result<Exit, Failur
         context.say(&format!("{what} {}{options}", root_text(root, &places)));
         remembered.push(root);
     }
+    let wants_more = |(candidate, settings, _): &(RootCandidate, ScanSettings, Upkeep)| {
+        let before = candidate.known.as_ref().filter(|root| root.last_scan.is_some());
+        before.is_some_and(|root| settings.hash != root.settings.hash && settings.hash != HashPolicy::None)
+    };
     if remembered.iter().any(|root| root.last_scan.is_none()) {
         context.say("'dupfind resume' scans what was never scanned");
+    } else if roots.iter().any(wants_more) {
+        context.say("'dupfind resume' reads what is to be hashed now");
     }
     if args.json {
         let roots: Vec<_> = remembered.iter().map(|root| root_json(root, &places)).collect();

@@ -33,6 +33,7 @@ mod history;
 mod leases;
 mod report;
 mod scope;
+mod selection;
 mod session;
 mod summary;
 mod touched;

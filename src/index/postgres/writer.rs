@@ -137,11 +137,14 @@ impl Writer for PostgresWriter {
     async fn put_root(&mut self, extent: &Extent, path: &Path, settings: &ScanSettings) -> Result<RootId> {
         let worker = self.worker;
         let put = async |connection: &mut PgConnection| {
-            // With --hash-all files count as pending that did not before.
-            if !convert::is_known(&catalog::roots(connection).await?, extent, settings) {
-                changes::note(connection, worker).await?;
+            if convert::is_known(&catalog::roots(connection).await?, extent, settings) {
+                return catalog::put_root(connection, extent, path, settings).await;
             }
-            catalog::put_root(connection, extent, path, settings).await
+            // With another policy, files count as pending that did not before, or do not any more.
+            changes::note(connection, worker).await?;
+            let id = catalog::put_root(connection, extent, path, settings).await?;
+            summary::forget_problems_of_unread(connection).await?;
+            Ok(id)
         };
         self.session.transaction("remember a root", put).await
     }
@@ -155,7 +158,10 @@ impl Writer for PostgresWriter {
         let worker = self.worker;
         let remove = async |connection: &mut PgConnection| {
             changes::note(connection, worker).await?;
-            catalog::remove_root(connection, root, worker, extents).await
+            let files = catalog::remove_root(connection, root, worker, extents).await?;
+            // What is left of it goes by the root around it.
+            summary::forget_problems_of_unread(connection).await?;
+            Ok(files)
         };
         self.when_free("forget a root", remove).await
     }

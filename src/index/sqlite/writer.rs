@@ -119,11 +119,14 @@ impl Writer for SqliteWriter {
 
     async fn put_root(&mut self, extent: &Extent, path: &Path, settings: &ScanSettings) -> Result<RootId> {
         let connection = self.transaction().await?;
-        // With --hash-all files count as pending that did not before.
-        if !convert::is_known(&catalog::roots(connection).await?, extent, settings) {
-            summary::forget_figures(connection).await?;
+        if convert::is_known(&catalog::roots(connection).await?, extent, settings) {
+            return catalog::put_root(connection, extent, path, settings).await;
         }
-        catalog::put_root(connection, extent, path, settings).await
+        // With another policy, files count as pending that did not before, or do not any more.
+        summary::forget_figures(connection).await?;
+        let id = catalog::put_root(connection, extent, path, settings).await?;
+        summary::forget_problems_of_unread(connection).await?;
+        Ok(id)
     }
 
     async fn put_upkeep(&mut self, root: RootId, upkeep: &Upkeep) -> Result<()> {
@@ -131,8 +134,12 @@ impl Writer for SqliteWriter {
     }
 
     async fn remove_root(&mut self, root: Option<RootId>, extents: &[Extent]) -> Result<u64> {
-        summary::forget_figures(self.transaction().await?).await?;
-        catalog::remove_root(self.transaction().await?, root, extents).await
+        let connection = self.transaction().await?;
+        summary::forget_figures(connection).await?;
+        let files = catalog::remove_root(connection, root, extents).await?;
+        // What is left of it goes by the root around it.
+        summary::forget_problems_of_unread(connection).await?;
+        Ok(files)
     }
 
     async fn begin_scan(
