@@ -5,6 +5,7 @@
 //! a time, so that a report is never held in memory as a whole.
 
 pub mod csv;
+pub mod files;
 pub mod html;
 pub mod json;
 pub mod text;

@@ -55,6 +55,13 @@ impl ScopeArrays {
         arrays
     }
 
+    /// One directory without those below it.
+    pub(super) fn only(directory: &Extent) -> Self {
+        let path = directory.path.as_bytes().to_vec();
+        let (lows, highs) = (vec![Vec::new()], vec![Vec::new()]);
+        Self { volumes: vec![directory.volume.0], paths: vec![path], lows, highs }
+    }
+
     /// A query whose text begins with `with_scope!`, its first four parameters bound. It is planned for its
     /// parameters, each time: one directory and a million are not read in the same way.
     pub(super) fn query<'q>(&'q self, text: &'static str) -> Query<'q, Postgres, PgArguments> {
