@@ -35,10 +35,13 @@ pub fn plural(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
 }
 
-/// A length of time for people, by its two largest units: `0.4 s`, `12 s`, `3 min 5 s`, `2 d 3 h`.
+/// A length of time for people, by its two largest units: `40 ms`, `1.5 s`, `12 s`, `3 min 5 s`, `2 d 3 h`.
 pub fn duration(length: Duration) -> String {
     const UNITS: [(u64, &str); 3] = [(86_400, "d"), (3600, "h"), (60, "min")];
     let seconds = length.as_secs();
+    if seconds == 0 {
+        return format!("{} ms", length.as_millis());
+    }
     if seconds < 10 {
         return format!("{:.1} s", length.as_secs_f64());
     }
@@ -128,8 +131,9 @@ mod tests {
         assert_eq!(plural(1, "file", "files"), "1 file");
         assert_eq!(rfc3339(Nanos(-1)), "1969-12-31T23:59:59.999999999Z");
         assert_eq!(moment(Nanos(0)), "1970-01-01 00:00 UTC");
-        let lengths = [0, 400, 12_000, 60_000, 185_000, 7_200_000, 183_900_000].map(Duration::from_millis);
-        let shown = ["0.0 s", "0.4 s", "12 s", "1 min", "3 min 5 s", "2 h", "2 d 3 h"];
+        let lengths =
+            [0, 400, 1_500, 12_000, 60_000, 185_000, 7_200_000, 183_900_000].map(Duration::from_millis);
+        let shown = ["0 ms", "400 ms", "1.5 s", "12 s", "1 min", "3 min 5 s", "2 h", "2 d 3 h"];
         assert_eq!(lengths.map(duration), shown);
         assert_eq!(Style::new(true).bold("x"), "\x1b[1mx\x1b[0m");
     }

@@ -10,13 +10,14 @@ use super::context::Context;
 use super::exit::{Exit, Failure};
 use super::roots::find_root;
 use crate::config::Flags;
-use crate::format::{Style, base64_if_odd, bytes, count, duration, moment, plural, rfc3339};
+use crate::format::{Style, base64_if_odd, bytes, count, moment, plural, rfc3339};
 use crate::index::Index;
 use crate::model::history::{Figures, HistoryFilter, Run};
-use crate::model::path::{escape, escape_path, shown_path};
+use crate::model::path::{escape, escape_path};
 use crate::model::scan::{RootId, ScanStatus};
 use crate::model::stamp::Nanos;
 use crate::model::volume::Places;
+use crate::report::history;
 
 /// Show the runs there were, the newest first
 ///
@@ -118,10 +119,9 @@ fn write_table(runs: &[Run], places: &Places, style: Style, output: &mut impl Wr
     let indent = " ".repeat(widths[0] + 2);
     for (run, row) in runs.iter().zip(&rows) {
         writeln!(output, "{}", line(row.each_ref().map(String::as_str), Some(run.status)))?;
-        writeln!(output, "{indent}{}", style.bold(&place_text(run, places)))?;
-        let notes = notes(run);
-        if !notes.is_empty() {
-            writeln!(output, "{indent}{}", style.dim(&notes.join("; ")))?;
+        writeln!(output, "{indent}{}", style.bold(&history::place(run, places)))?;
+        for note in [deeds(run), run.figures.as_ref().map(figures_text)].into_iter().flatten() {
+            writeln!(output, "{indent}{}", style.dim(&note))?;
         }
         if let Some(error) = &run.error {
             writeln!(output, "{indent}{}", style.warning(&escape(error.as_bytes())))?;
@@ -131,74 +131,41 @@ fn write_table(runs: &[Run], places: &Places, style: Style, output: &mut impl Wr
 }
 
 fn cells(run: &Run) -> [String; HEADINGS.len()] {
-    let counts = &run.counts;
-    let took = match run.status {
-        ScanStatus::Running => duration(run.started_at.until(Nanos::now())),
-        _ => run.duration().map_or_else(|| "-".to_owned(), duration),
-    };
-    let read = if counts.bytes_read == 0 { "-".to_owned() } else { bytes(counts.bytes_read) };
-    // What a run did is written when it ends.
-    let is_counted = run.ended_at.is_some();
-    let (seen, changes) =
-        if is_counted { (count(counts.files_seen), changes(run)) } else { ("-".to_owned(), "-".to_owned()) };
     [
         run.id.0.to_string(),
         moment(run.started_at).trim_end_matches(" UTC").to_owned(),
         run.kind.as_str().to_owned(),
         run.status.as_str().to_owned(),
-        took,
-        seen,
-        changes,
-        read,
+        history::took(run, Nanos::now()),
+        history::seen(run),
+        history::changes(run),
+        history::read(run),
     ]
 }
 
-/// Files added, updated and removed: `+12 ~3 -1`.
-fn changes(run: &Run) -> String {
+/// What a run did besides what stands in the columns.
+fn deeds(run: &Run) -> Option<String> {
     let counts = &run.counts;
-    let parts = [('+', counts.added), ('~', counts.updated), ('-', counts.removed)];
-    let parts: Vec<String> = parts
-        .into_iter()
-        .filter(|(_, number)| *number > 0)
-        .map(|(sign, number)| format!("{sign}{}", count(number)))
-        .collect();
-    if parts.is_empty() { "none".to_owned() } else { parts.join(" ") }
+    let deeds = [
+        (counts.events, plural(counts.events, "event", "events")),
+        (counts.hashed, format!("{} hashed", count(counts.hashed))),
+        (counts.problems, plural(counts.problems, "problem", "problems")),
+    ];
+    let deeds: Vec<String> =
+        deeds.into_iter().filter(|(number, _)| *number > 0).map(|(_, text)| text).collect();
+    (!deeds.is_empty()).then(|| deeds.join(", "))
 }
 
-/// Where a run looked, for people.
-pub(super) fn place_text(run: &Run, places: &Places) -> String {
-    let Some(root) = &run.root else { return "files named one by one".to_owned() };
-    let (host, path) = root.place(places);
-    let whole = shown_path(host.as_deref(), &path);
-    match root.place_within(places) {
-        Some((host, path)) => format!("{} (of {whole})", shown_path(host.as_deref(), &path)),
-        None => whole,
-    }
-}
-
-fn notes(run: &Run) -> Vec<String> {
-    let counts = &run.counts;
-    let mut notes = Vec::new();
-    if counts.events > 0 {
-        notes.push(plural(counts.events, "event", "events"));
-    }
-    if counts.hashed > 0 {
-        notes.push(format!("{} hashed", count(counts.hashed)));
-    }
-    if counts.problems > 0 {
-        notes.push(plural(counts.problems, "problem", "problems"));
-    }
-    if let Some(Figures { files, bytes: total, groups, redundant_files, reclaimable_bytes }) = run.figures {
-        notes.push(format!(
-            "then {} with {}, {}, {} redundant, {} reclaimable",
-            plural(files, "file", "files"),
-            bytes(total),
-            plural(groups, "group", "groups"),
-            count(redundant_files),
-            bytes(reclaimable_bytes),
-        ));
-    }
-    notes
+/// What the index held then.
+fn figures_text(figures: &Figures) -> String {
+    format!(
+        "then {}, {}; {} redundant in {}, {}",
+        plural(figures.files, "file", "files"),
+        bytes(figures.bytes),
+        count(figures.redundant_files),
+        plural(figures.groups, "group", "groups"),
+        bytes(figures.reclaimable_bytes),
+    )
 }
 
 /// A run for machines.

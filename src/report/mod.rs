@@ -6,6 +6,7 @@
 
 pub mod csv;
 pub mod files;
+pub mod history;
 pub mod html;
 pub mod json;
 pub mod text;
