@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytesize::ByteSize;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
@@ -29,6 +34,32 @@ pub fn count(number: u64) -> String {
 /// A number with the noun that goes with it: `1 file`, `1,234 files`.
 pub fn plural(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
+}
+
+/// A time that something took, for people, by its two largest units: `40 ms`, `1.5 s`, `12 s`, `3 min 5 s`, `2 d 3 h`.
+pub fn elapsed(length: Duration) -> String {
+    const UNITS: [(u64, &str); 3] = [(86_400, "d"), (3600, "h"), (60, "min")];
+    let seconds = length.as_secs();
+    if seconds == 0 {
+        return format!("{} ms", length.as_millis());
+    }
+    if seconds < 10 {
+        return format!("{:.1} s", length.as_secs_f64());
+    }
+    let Some(largest) = UNITS.iter().position(|(unit, _)| seconds >= *unit) else {
+        return format!("{seconds} s");
+    };
+    let (unit, name) = UNITS[largest];
+    let (smaller, smaller_name) = UNITS.get(largest + 1).copied().unwrap_or((1, "s"));
+    match seconds % unit / smaller {
+        0 => format!("{} {name}", seconds / unit),
+        rest => format!("{} {name} {rest} {smaller_name}", seconds / unit),
+    }
+}
+
+/// The bytes of a path that is not UTF-8, for machines.
+pub fn base64_if_odd(path: &Path) -> Option<String> {
+    path.to_str().is_none().then(|| STANDARD.encode(path.as_os_str().as_bytes()))
 }
 
 /// A moment for machines, in UTC: `2026-11-20T20:51:00.5Z`.
@@ -144,6 +175,10 @@ mod tests {
         assert_eq!(plural(1, "file", "files"), "1 file");
         assert_eq!(rfc3339(Nanos(-1)), "1969-12-31T23:59:59.999999999Z");
         assert_eq!(moment(Nanos(0)), "1970-01-01 00:00 UTC");
+        let lengths =
+            [0, 400, 1_500, 12_000, 60_000, 185_000, 7_200_000, 183_900_000].map(Duration::from_millis);
+        let shown = ["0 ms", "400 ms", "1.5 s", "12 s", "1 min", "3 min 5 s", "2 h", "2 d 3 h"];
+        assert_eq!(lengths.map(elapsed), shown);
         assert_eq!(Style::new(true).bold("x"), "\x1b[1mx\x1b[0m");
     }
 

@@ -3,6 +3,8 @@
 mod context;
 mod db;
 mod exit;
+mod files;
+mod history;
 mod progress;
 mod reconcile;
 mod report;
@@ -91,6 +93,8 @@ enum Command {
     Scan(scan::ScanArgs),
     Resume(resume::ResumeArgs),
     Report(report::ReportArgs),
+    Files(files::FilesArgs),
+    History(history::HistoryArgs),
     Status(status::StatusArgs),
     Roots(roots::RootsArgs),
     Watch(watch::WatchArgs),
@@ -123,6 +127,8 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> 
         Command::Scan(args) => scan::run(args, context).await,
         Command::Resume(args) => resume::run(args, context).await,
         Command::Report(args) => report::run(args, context).await,
+        Command::Files(args) => files::run(args, context).await,
+        Command::History(args) => history::run(args, context).await,
         Command::Status(args) => status::run(args, context).await,
         Command::Roots(args) => roots::run(args, context).await,
         Command::Watch(args) => watch::run(args, context).await,

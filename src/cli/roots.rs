@@ -126,14 +126,8 @@ async fn what_is_meant(
     resolved: &Path,
 ) -> Result<Meant, Failure> {
     let roots = index.roots().await?;
-    // On another host the same path is another directory; that is named as it is listed, with its host.
     let places = index.places(host).await?;
-    let is_elsewhere = |root: &&Root| places.elsewhere(root.extent.volume, &root.extent.path).is_some();
-    let is_meant = |root: &&Root| {
-        (!is_elsewhere(root) && (root.path == resolved || root.path == directory))
-            || (is_elsewhere(root) && root_text(root, &places) == escape_path(directory))
-    };
-    if let Some(root) = roots.iter().find(is_meant) {
+    if let Some(root) = find_root(&roots, &places, directory, resolved) {
         let shown = root_text(root, &places);
         return Ok(Meant { root: Some(root.id), extents: root.extents.clone(), shown });
     }
@@ -153,6 +147,22 @@ async fn what_is_meant(
         )));
     }
     Ok(Meant { root: None, extents, shown: escape_path(resolved) })
+}
+
+/// The root that a user named. On another host the same path is another directory; that is named as it is listed, with
+/// its host.
+pub(super) fn find_root<'a>(
+    roots: &'a [Root],
+    places: &Places,
+    directory: &Path,
+    resolved: &Path,
+) -> Option<&'a Root> {
+    let is_elsewhere = |root: &&Root| places.elsewhere(root.extent.volume, &root.extent.path).is_some();
+    let is_meant = |root: &&Root| {
+        (!is_elsewhere(root) && (root.path == resolved || root.path == directory))
+            || (is_elsewhere(root) && root_text(root, places) == escape_path(directory))
+    };
+    roots.iter().find(is_meant)
 }
 
 /// The root that a directory is part of.

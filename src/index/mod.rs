@@ -24,6 +24,7 @@ pub mod sqlite;
 
 pub use error::IndexError;
 
+use crate::model::file::{FileItem, FilesFilter};
 use crate::model::group::{ProblemRow, ReportFilter, ReportItem, Summary};
 use crate::model::history::{FiguresAt, HistoryFilter, Run};
 use crate::model::listing::{DirectoryId, KnownName, Listing, Move};
@@ -112,6 +113,11 @@ pub trait Index: Send + Sync + Debug {
     /// size.
     async fn report(&self, filter: &ReportFilter, places: &Places) -> Result<Box<dyn ReportReader>>;
 
+    /// What is known of single files: directory by directory in the order of their paths, and in each by name. Memory
+    /// does not grow with their number, nor with that of their copies. Where it says so, each window is of another
+    /// moment: what changes meanwhile may or may not be seen, and nothing is seen twice.
+    async fn files(&self, filter: &FilesFilter, places: &Places) -> Result<Box<dyn FilesReader>>;
+
     /// The runs, the newest first. One whose process died is shown as interrupted, although nobody marked it yet.
     async fn history(&self, filter: HistoryFilter) -> Result<Vec<Run>>;
 
@@ -159,6 +165,14 @@ pub trait ReportReader {
 
     /// The next groups and their participants, in order; empty at the end.
     async fn next(&mut self) -> Result<Vec<ReportItem>>;
+}
+
+/// What is known of files, step by step.
+#[async_trait(?Send)]
+pub trait FilesReader {
+    /// The next files, each followed by its copies if they are wanted; empty at the end. The copies of the last file
+    /// may go on with the next call.
+    async fn next(&mut self) -> Result<Vec<FileItem>>;
 }
 
 /// What became of some listings.

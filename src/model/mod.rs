@@ -4,6 +4,7 @@
 //! walked, read, stored or shown.
 
 pub mod digest;
+pub mod file;
 pub mod group;
 pub mod history;
 pub mod listing;

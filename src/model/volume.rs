@@ -139,16 +139,16 @@ impl MountMap {
         of_volume.map(|(_, mount)| mount).find_map(|mount| mount.absolute(directory))
     }
 
-    /// The place of an absolute path in the volume whose mount is nearest above it.
+    /// Where an absolute path lies: in the volume whose mount is nearest above it.
     pub fn locate(&self, absolute: &Path) -> Option<Extent> {
-        let around = self.mounts.iter().filter_map(|(volume, mount)| {
+        let above = self.mounts.iter().filter_map(|(volume, mount)| {
             Some((mount.at.len(), Extent { volume: *volume, path: mount.locate(absolute)? }))
         });
-        around.max_by_key(|(length, _)| *length).map(|(_, extent)| extent)
+        above.max_by_key(|(length, _)| *length).map(|(_, extent)| extent)
     }
 
-    /// Everything of the index that lies below an absolute path: its place in its volume, and each volume mounted
-    /// below it.
+    /// Everything of the index that lies below an absolute path: its place in the volume whose
+    /// mount is nearest above it, and each volume mounted below it.
     pub fn extents_below(&self, absolute: &Path) -> Vec<Extent> {
         let mut extents: Vec<Extent> = self.locate(absolute).into_iter().collect();
         for (volume, mount) in &self.mounts {

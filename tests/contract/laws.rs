@@ -11,7 +11,6 @@ use dupfind::model::settings::{HashPolicy, ScanSettings};
 use dupfind::model::stamp::{Nanos, Stamp};
 use dupfind::model::volume::VolumeIdentity;
 
-
 use super::backend::{Backend, HOST, World, entry, extent, hashed, mounted, outcomes, paths, sampled};
 
 pub(crate) async fn a_new_row_has_no_hash_and_an_unchanged_one_keeps_it<B: Backend + 'static>() {

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod backend;
+mod files;
 mod history;
 mod laws;
 mod policies;
@@ -64,6 +65,13 @@ contract! {
         what_was_just_written_can_be_answered
         kept_figures_are_those_of_the_moment
         a_directory_is_compared_whenever_something_in_it_has_to_be_done
+    }
+
+    files {
+        each_file_is_told_with_what_is_known_of_it
+        files_come_by_directory_and_in_windows
+        the_copies_of_a_file_are_those_of_the_report
+        a_file_with_thousands_of_copies_has_them_all
     }
 
     history {

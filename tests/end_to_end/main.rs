@@ -6,6 +6,8 @@
 mod browser;
 mod discovery;
 mod faults;
+mod files;
+mod history;
 mod hosts;
 mod options;
 mod oracle;

@@ -13,9 +13,10 @@ use sqlx::migrate::{Migrate as _, MigrateError, Migrator};
 use sqlx::postgres::PgConnection;
 
 use super::lock::OnBusy;
-use super::{Check, Index, IndexError, ReportReader, Result, WorkMark, Writer};
+use super::{Check, FilesReader, Index, IndexError, ReportReader, Result, WorkMark, Writer};
 use crate::cancel::Cancel;
 use crate::index::convert::to_count;
+use crate::model::file::FilesFilter;
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
 use crate::model::history::{FiguresAt, HistoryFilter, Run};
 use crate::model::listing::KnownName;
@@ -29,6 +30,7 @@ mod catalog;
 mod changes;
 mod convert;
 mod discovery;
+mod files;
 mod history;
 mod leases;
 mod report;
@@ -271,6 +273,11 @@ impl Index for PostgresIndex {
     async fn report(&self, filter: &ReportFilter, places: &Places) -> Result<Box<dyn ReportReader>> {
         let connection = self.session.acquire("collect the report").await?;
         Ok(Box::new(report::PostgresReport::select(connection, filter, places).await?))
+    }
+
+    async fn files(&self, filter: &FilesFilter, places: &Places) -> Result<Box<dyn FilesReader>> {
+        let connection = self.session.acquire("read what is known of files").await?;
+        Ok(Box::new(files::PostgresFiles::select(connection, filter, places).await?))
     }
 
     async fn history(&self, filter: HistoryFilter) -> Result<Vec<Run>> {

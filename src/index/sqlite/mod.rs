@@ -14,8 +14,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::lock::{OnBusy, WriteLock, lock_path};
-use super::{Check, Index, IndexError, ReportReader, Result, WorkMark, Writer};
+use super::{Check, FilesReader, Index, IndexError, ReportReader, Result, WorkMark, Writer};
 use crate::index::convert::to_count;
+use crate::model::file::FilesFilter;
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
 use crate::model::history::{FiguresAt, HistoryFilter, Run};
 use crate::model::listing::KnownName;
@@ -30,6 +31,7 @@ mod bulk;
 mod catalog;
 mod convert;
 mod discovery;
+mod files;
 mod history;
 mod pending;
 mod report;
@@ -274,6 +276,10 @@ impl Index for SqliteIndex {
 
     async fn report(&self, filter: &ReportFilter, places: &Places) -> Result<Box<dyn ReportReader>> {
         Ok(Box::new(report::SqliteReport::select(self, filter, places).await?))
+    }
+
+    async fn files(&self, filter: &FilesFilter, places: &Places) -> Result<Box<dyn FilesReader>> {
+        Ok(Box::new(files::SqliteFiles::select(self.connect().await?, filter, places).await?))
     }
 
     async fn history(&self, filter: HistoryFilter) -> Result<Vec<Run>> {
