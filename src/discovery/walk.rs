@@ -72,6 +72,9 @@ pub trait Follower: Send + Sync + Debug {
 
     /// True if it was entered, and is followed since.
     fn knows(&self, directory: &Path) -> bool;
+
+    /// What is known of a directory and what lies below it does not hold any more: it has to be walked.
+    fn forget(&self, directory: &Path);
 }
 
 /// How a walk ended.

@@ -246,7 +246,13 @@ impl Run<'_> {
     ) -> Result<(), ScanError> {
         let mut written = Vec::new();
         for moved in moves {
-            if let Some(moved) = self.to_move(moved, known) {
+            if let Some(written_move) = self.to_move(moved, known) {
+                if let (None, Some(follower)) = (&written_move.stamp, &self.follower) {
+                    // A walk may have been there before we heard of the move: its rows now go elsewhere.
+                    follower.forget(&moved.from);
+                    follower.forget(&moved.to);
+                }
+                let moved = written_move;
                 self.writer.register_volume(&self.scanner.host.name, &moved.volume).await?;
                 written.push(moved);
             }

@@ -281,6 +281,10 @@ impl Follower for Watcher {
     fn knows(&self, directory: &Path) -> bool {
         self.state().followed.contains(directory)
     }
+
+    fn forget(&self, directory: &Path) {
+        self.state().forget_followed(directory);
+    }
 }
 
 impl State {

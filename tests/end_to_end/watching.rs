@@ -14,7 +14,7 @@ use super::support::Sandbox;
 use super::tree::{apply, brute_force, event};
 
 /// Nothing takes longer than this, on a busy machine either.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A watcher at work; it is killed when it is dropped.
 struct Watching {
