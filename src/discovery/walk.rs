@@ -223,7 +223,11 @@ impl<'a> Walk<'a> {
                 for (directory, names) in touched {
                     // One that is gone, is shut, or was replaced by a link was touched itself, and says so.
                     let is_itself = std::fs::canonicalize(directory).is_ok_and(|real| real == *directory);
-                    if is_itself && let Err(error) = self.begin_at(directory, Reach::Names(names.clone())) {
+                    // What is not followed is another directory than the one whose names were touched.
+                    let follower = self.request.follower.as_ref();
+                    let is_other = follower.is_some_and(|follower| !follower.knows(directory));
+                    let reach = if is_other { Reach::Below } else { Reach::Names(names.clone()) };
+                    if is_itself && let Err(error) = self.begin_at(directory, reach) {
                         debug_assert_eq!(Problem::of(&error), Problem::Vanished, "it was there a moment ago");
                     }
                 }
@@ -280,7 +284,7 @@ impl<'a> Walk<'a> {
     }
 
     fn read_entries(&self, task: &Task, listing: &mut OpenListing<'_, 'a>) -> io::Result<()> {
-        if let Some(follower) = &self.request.follower {
+        if let (Some(follower), Reach::Below | Reach::Itself) = (&self.request.follower, &task.reach) {
             // Before it is listed: what happens from now on is told, and what happened before is seen.
             follower.enter(&task.absolute, task.device);
         }
