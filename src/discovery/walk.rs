@@ -356,10 +356,14 @@ impl<'a> Walk<'a> {
         if !self.request.filter.includes(relative) || self.is_own_file(task, name) {
             return Ok(Taken::No);
         }
-        let Some(stat) = directory.stat(entry)? else { return Ok(Taken::No) };
-        if stat.is_file && self.request.filter.takes_size(stat.size) {
-            listing.add(Entry::of(name, &stat, task.device));
+        let Some(stat) = directory.stat(entry)?.filter(|stat| stat.is_file) else { return Ok(Taken::No) };
+        let file = Entry::of(name, &stat, task.device);
+        if self.request.filter.takes_size(stat.size) {
+            listing.add(file);
             return Ok(Taken::AsFile);
+        }
+        if listing.is_selection && file.has_other_names {
+            listing.absent.linked.push(file.stamp);
         }
         Ok(Taken::No)
     }

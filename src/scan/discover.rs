@@ -229,7 +229,9 @@ impl Run<'_> {
                 volumes.push(volume);
                 if let Some(links) = &mut self.links {
                     let linked = listing.entries.iter().filter(|entry| entry.has_other_names);
-                    links.extend(linked.map(|entry| ((volume, entry.stamp.inode), entry.stamp)));
+                    let other = listing.absent().map(|absent| absent.linked.as_slice()).unwrap_or_default();
+                    let stamps = linked.map(|entry| entry.stamp).chain(other.iter().copied());
+                    links.extend(stamps.map(|stamp| ((volume, stamp.inode), stamp)));
                 }
                 if listing.absent().is_some() {
                     selected.insert(Extent { volume, path: listing.directory.clone() });
