@@ -241,11 +241,11 @@ impl Run<'_> {
     async fn write_moves(
         &mut self,
         scan: ScanId,
-        moves: &[SeenMove],
+        renamed: &[SeenMove],
         known: &[Root],
     ) -> Result<(), ScanError> {
         let mut told = Vec::new();
-        for seen in moves {
+        for seen in renamed {
             let Some(moved) = self.to_move(seen, known) else { continue };
             if let (None, Some(follower)) = (&moved.stamp, &self.follower) {
                 // A walk may have been there before we heard of the move: its rows now go elsewhere.
