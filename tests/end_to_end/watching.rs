@@ -135,7 +135,7 @@ fn whatever_happens_while_it_is_watched_the_index_is_right_at_quiet() {
     // Empty files, too: of those that are not of interest nobody knows which names they have.
     sandbox.run(["roots", "add", "-q", "--min-size", "0", "tree"]).succeeds();
     let mut watching = Some(Watching::start(&sandbox, &["tree"]));
-    for round in 0..40 {
+    for round in 0..25 {
         let mut done = Vec::new();
         for _ in 0..60 {
             let event = events();
