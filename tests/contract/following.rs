@@ -94,12 +94,12 @@ pub(crate) async fn a_file_that_moved_keeps_its_hash_if_it_is_what_it_was<B: Bac
     let files = ["a", "b", "c", "d"].iter().zip(1..).map(|(name, inode)| entry(name, 5, inode));
     world.scan(&[world.whole("/r", files.collect()), world.whole("/r/new", vec![entry("x", 9, 9)])]).await;
     world.answer(Stage::Size, |_| hashed(1)).await;
-    let moved = |inode, mtime| Stamp { size: 5, mtime: Nanos(mtime), ctime: Nanos(7_000), inode };
+    let stamp = |inode, mtime| Stamp { size: 5, mtime: Nanos(mtime), ctime: Nanos(7_000), inode };
     let moves = [
-        world.move_of("/r/a", "/r/new/x", Some(moved(1, 1_000))),
+        world.move_of("/r/a", "/r/new/x", Some(stamp(1, 1_000))),
         // Another file has its name by now, or it was written to.
-        world.move_of("/r/b", "/r/bb", Some(moved(77, 1_000))),
-        world.move_of("/r/c", "/r/cc", Some(moved(3, 1_001))),
+        world.move_of("/r/b", "/r/bb", Some(stamp(77, 1_000))),
+        world.move_of("/r/c", "/r/cc", Some(stamp(3, 1_001))),
     ];
     world.follow(&moves, &[]).await;
     assert_eq!(world.everything().await, ["5: /r/b /r/c /r/d /r/new/x"]);
