@@ -10,6 +10,7 @@ mod roots;
 mod scan;
 mod signals;
 mod status;
+mod verify;
 mod worker;
 
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ use self::exit::{Exit, Failure};
 const EXIT_CODES: &str = "\
 Exit codes:
     0  done
-    1  done, but some files or directories could not be read
+    1  done, but some files or directories could not be read, or are not what they were (verify)
     2  usage or configuration
     3  the index cannot be used
   130  interrupted; 'dupfind resume' goes on
@@ -90,6 +91,7 @@ enum Command {
     Resume(resume::ResumeArgs),
     Report(report::ReportArgs),
     Status(status::StatusArgs),
+    Verify(verify::VerifyArgs),
     Roots(roots::RootsArgs),
     Worker(worker::WorkerArgs),
     Db(db::DbArgs),
@@ -120,6 +122,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> 
         Command::Resume(args) => resume::run(args, context).await,
         Command::Report(args) => report::run(args, context).await,
         Command::Status(args) => status::run(args, context).await,
+        Command::Verify(args) => verify::run(args, context).await,
         Command::Roots(args) => roots::run(args, context).await,
         Command::Worker(args) => worker::run(args, context).await,
         Command::Db(args) => db::run(args, context).await,

@@ -8,6 +8,7 @@ pub mod group;
 pub mod listing;
 pub mod path;
 pub mod pending;
+pub mod rot;
 pub mod scan;
 pub mod settings;
 pub mod stamp;

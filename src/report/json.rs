@@ -153,7 +153,7 @@ impl<W: Write> Sink for JsonSink<W> {
 }
 
 /// The bytes of a path that is not UTF-8.
-fn base64_if_odd(path: &Path) -> Option<String> {
+pub(crate) fn base64_if_odd(path: &Path) -> Option<String> {
     path.to_str().is_none().then(|| STANDARD.encode(path.as_os_str().as_bytes()))
 }
 

@@ -13,6 +13,7 @@ mod discover;
 mod error;
 mod process;
 mod roots;
+mod verify;
 mod worker;
 
 use std::io::BufRead;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 
 pub use error::ScanError;
 pub use roots::{RootRequest, check_root};
+pub use verify::{VerifyMode, VerifyReport, VerifyRequest};
 
 use crate::cancel::Cancel;
 use crate::concurrency::Threads;

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{OpenScan, Run, ScanError};
+use super::{OpenScan, Run, ScanError, Scanner};
 use crate::model::path::{escape_path, shell_quote};
 use crate::model::scan::{Root, RootId, ScanCounts, ScanKind};
 use crate::model::settings::ScanSettings;
@@ -105,22 +105,7 @@ impl Run<'_> {
 
     /// The subtrees of directories that the index knows; everything if none is named.
     pub(super) async fn extents_of(&self, directories: &[PathBuf]) -> Result<Vec<Extent>, ScanError> {
-        let index = &self.scanner.index;
-        let mounts = index.mounts(&self.scanner.host.name).await?;
-        let roots = index.roots().await?;
-        if directories.is_empty() {
-            return Ok(mounts.extents_below(Path::new("/")));
-        }
-        let mut within = Vec::new();
-        for directory in directories {
-            let extents = mounts.extents_below(&real_path(directory));
-            let is_known = roots.iter().any(|root| root.overlaps(&extents)) || index.knows(&extents).await?;
-            if !is_known {
-                return Err(ScanError::Unknown(directory.clone()));
-            }
-            within.extend(extents);
-        }
-        Ok(within)
+        self.scanner.extents_of(directories).await
     }
 
     /// An unplugged disk is offline, not empty: a root whose path leads to another volume, or
@@ -147,8 +132,30 @@ impl Run<'_> {
     }
 }
 
+impl Scanner {
+    /// See [`Run::extents_of`].
+    pub(super) async fn extents_of(&self, directories: &[PathBuf]) -> Result<Vec<Extent>, ScanError> {
+        let mounts = self.index.mounts(&self.host.name).await?;
+        let roots = self.index.roots().await?;
+        if directories.is_empty() {
+            return Ok(mounts.extents_below(Path::new("/")));
+        }
+        let mut within = Vec::new();
+        for directory in directories {
+            let extents = mounts.extents_below(&real_path(directory));
+            let is_known =
+                roots.iter().any(|root| root.overlaps(&extents)) || self.index.knows(&extents).await?;
+            if !is_known {
+                return Err(ScanError::Unknown(directory.clone()));
+            }
+            within.extend(extents);
+        }
+        Ok(within)
+    }
+}
+
 /// The path without links; as it stands if it does not exist any more.
-fn real_path(path: &Path) -> PathBuf {
+pub(super) fn real_path(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_path_buf())
 }
 

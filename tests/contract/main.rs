@@ -6,31 +6,32 @@
 
 mod backend;
 mod laws;
+mod rot;
 #[path = "../server/mod.rs"]
 mod server;
 
 use backend::{Postgres, Sqlite};
 
 macro_rules! contract {
-    ($($law:ident)*) => {
-        mod sqlite {
+    ($sqlite:ident $postgres:ident: $laws:ident { $($law:ident)* }) => {
+        mod $sqlite {
             use super::*;
 
             $(
                 #[tokio::test(flavor = "local")]
                 async fn $law() {
-                    laws::$law::<Sqlite>().await;
+                    $laws::$law::<Sqlite>().await;
                 }
             )*
         }
 
-        mod postgres {
+        mod $postgres {
             use super::*;
 
             $(
                 #[tokio::test(flavor = "local")]
                 async fn $law() {
-                    laws::$law::<Postgres>().await;
+                    $laws::$law::<Postgres>().await;
                 }
             )*
         }
@@ -38,6 +39,7 @@ macro_rules! contract {
 }
 
 contract! {
+    sqlite postgres: laws {
     a_new_row_has_no_hash_and_an_unchanged_one_keeps_it
     each_part_of_a_stamp_resets_the_hash
     a_whole_listing_removes_what_it_does_not_hold_and_a_selection_does_not
@@ -61,6 +63,22 @@ contract! {
     what_was_just_written_can_be_answered
     kept_figures_are_those_of_the_moment
     a_directory_is_compared_whenever_something_in_it_has_to_be_done
+    }
+}
+
+contract! {
+    sqlite_rot postgres_rot: rot {
+        what_has_a_hash_is_read_again_in_physical_order
+        a_rotten_file_matches_nothing_and_no_scan_takes_it_for_sound
+        a_file_in_place_of_a_rotten_one_is_known_by_its_hash
+        findings_end_with_their_files
+        accepted_rot_is_sound
+        what_cannot_be_read_again_is_compared_when_it_can
+        a_large_rotten_file_finds_its_copies_and_is_found
+        only_what_has_the_stamp_still_is_found_rotten
+        samples_in_a_row_reach_everything_once
+        a_verification_keeps_nobody_from_walking_and_is_no_walk
+    }
 }
 
 /// In PostgreSQL each call lasts when it returns.

@@ -117,6 +117,7 @@ const SELECT_BY_SIZE: &str = select_leases!(
     pending as materialized (
         select volume_id, inode, directory_id, name, size, mtime_ns, ctime_ns, true as is_unknown from files
         where hash is null and sample is null
+          and (problem is null or (directory_id, name) not in (table rotten))
           and (size in (select size from candidate)
                or (problem is not null and directory_id in (select id from scope))))"
 );
@@ -132,13 +133,14 @@ const SELECT_BY_SAMPLE: &str = select_leases!(
     pending as materialized (
         select f.volume_id, f.inode, f.directory_id, f.name, f.size, f.mtime_ns, f.ctime_ns, false as is_unknown
         from files f join candidate c on c.size = f.size and c.sample = f.sample
-        where f.hash is null)"
+        where f.hash is null and (f.problem is null or (f.directory_id, f.name) not in (table rotten)))"
 );
 
 const SELECT_EVERYTHING: &str = select_leases!(
     ", pending as materialized (
         select volume_id, inode, directory_id, name, size, mtime_ns, ctime_ns, sample is null as is_unknown from files
-        where hash is null and directory_id in (select id from scope))"
+        where hash is null and directory_id in (select id from scope)
+          and (problem is null or (directory_id, name) not in (table rotten)))"
 );
 
 const MOST_HAVE_NO_HASH: &str = "
@@ -174,7 +176,7 @@ const LEFT_OF_LEASE: &str = "
     from (
         select f.* from leases l cross join unnest(l.directories, l.names) u (directory_id, name)
         join files f on f.directory_id = u.directory_id and f.name = u.name
-        where l.id = $1 and f.hash is null
+        where l.id = $1 and f.hash is null and (f.problem is null or (f.directory_id, f.name) not in (table rotten))
           and case when f.sample is null then $3::bool else $2::bool end
         order by f.volume_id, f.inode, f.directory_id, f.name) in_order
     group by volume_id";
@@ -214,6 +216,7 @@ impl LeaseColumns {
                 directory,
                 name,
                 stamp: stamp(size, mtime, ctime, inode),
+                known: None,
             },
         )
     }

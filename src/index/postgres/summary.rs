@@ -218,7 +218,7 @@ pub(super) async fn extent_totals(connection: &mut PgConnection, extents: &[Exte
 const SIZE: &str = "
     select coalesce(sum(pg_total_relation_size(oid)), 0)::bigint from pg_class
     where relnamespace = current_schema()::regnamespace and relkind = 'r'
-      and relname in ('files', 'directories', 'roots', 'extents', 'scans', 'volumes', 'mounts', 'workers', 'leases', 'listed', 'changes', 'figures', 'watches')";
+      and relname in ('files', 'directories', 'roots', 'extents', 'scans', 'volumes', 'mounts', 'workers', 'leases', 'listed', 'changes', 'figures', 'watches', 'rot', 'sampled', 'rereading')";
 
 pub(super) async fn size(connection: &mut PgConnection) -> Result<u64> {
     let size = sqlx::query_scalar(SIZE).fetch_one(connection).await;
