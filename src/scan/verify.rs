@@ -183,9 +183,11 @@ impl Scanner {
         mounts: &MountMap,
     ) -> Result<(Vec<Extent>, Vec<PathBuf>), ScanError> {
         let (mut extents, mut only) = (Vec::new(), Vec::new());
+        let roots = self.index.roots().await?;
         for path in paths {
             let real = real_path(path);
-            let is_directory = self.index.knows(&mounts.extents_below(&real)).await?;
+            let is_known = self.index.knows(&mounts.extents_below(&real)).await?;
+            let is_directory = is_known || std::fs::metadata(&real).is_ok_and(|metadata| metadata.is_dir());
             let (parent, name) = (real.parent(), real.file_name());
             let (Some(parent), Some(name), false) = (parent, name, is_directory) else {
                 for extent in self.extents_of(std::slice::from_ref(path)).await? {
@@ -196,7 +198,7 @@ impl Scanner {
             };
             let around = mounts.extents_below(parent).into_iter().next();
             let Some(extent) = around else { return Err(ScanError::Unknown(path.clone())) };
-            if !self.index.knows(std::slice::from_ref(&extent)).await? {
+            if !roots.iter().flat_map(|root| &root.extents).any(|covered| covered.covers(&extent)) {
                 return Err(ScanError::Unknown(path.clone()));
             }
             only.extend(mounts.absolute(extent.volume, &extent.path).map(|shown| shown.join(name)));

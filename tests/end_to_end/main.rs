@@ -15,4 +15,5 @@ mod reports;
 mod server;
 mod support;
 mod survival;
+mod verify;
 mod workers;
