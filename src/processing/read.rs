@@ -135,6 +135,10 @@ impl FileReader {
         if stamp != expected {
             return Ok(Content::Changed(stamp));
         }
+        if is_exact {
+            // Whether the disk still has it is the question, not whether memory does.
+            os::forget_cached(&file);
+        }
         let is_large = stamp.size > SMALL_FILE;
         let content = if is_large && stage == Stage::Size {
             Content::Places(self.sample(&file, stamp.size, meter)?, stamp)

@@ -93,9 +93,9 @@ impl VerifyReport {
 
 /// Where files are verified.
 struct Target {
-    /// Subtrees, none inside another.
+    /// Subtrees whose findings are shown, none inside another.
     extents: Vec<Extent>,
-    /// Those that can be reached.
+    /// What of them can be reached.
     reachable: Vec<Extent>,
     mounts: MountMap,
     /// If only some files are meant: these, and what is below them.
@@ -141,12 +141,13 @@ impl Scanner {
         Ok(report)
     }
 
-    /// What is meant by a request, and which roots it touches.
+    /// What is meant by a request; notes what of it cannot be reached.
     async fn target(&self, request: &VerifyRequest, report: &mut VerifyReport) -> Result<Target, ScanError> {
         let mounts = self.reachable_mounts().await?;
-        let (extents, only) = if request.directories.is_empty() {
-            let everything = self.index.volumes().await?.into_iter();
-            (everything.map(|(volume, _)| whole(volume)).collect(), None)
+        let is_everything = request.directories.is_empty();
+        let (extents, only) = if is_everything {
+            let volumes = self.index.volumes().await?.into_iter();
+            (volumes.map(|(volume, _)| Extent { volume, path: VolumePath::new(b"") }).collect(), None)
         } else if request.mode == VerifyMode::Accept {
             let (extents, only) = self.extents_and_files(&request.directories, &mounts).await?;
             (extents, Some(only))
@@ -154,25 +155,43 @@ impl Scanner {
             (self.extents_of(&request.directories).await?, None)
         };
         let extents = without_inner(extents);
-        let volumes = mounts.volumes();
-        let (reachable, others): (Vec<Extent>, Vec<Extent>) =
-            extents.iter().cloned().partition(|extent| volumes.contains(&extent.volume));
-        let places = self.index.places(&self.host.name).await?;
+        // Of everything, exactly what is mounted: samples of it have a position of their own, so that hosts which
+        // mount different parts of one volume do not skip each other's.
+        let reachable: Vec<Extent> = if is_everything {
+            let mounted = mounts.iter().map(|(volume, mount)| Extent { volume, path: mount.root.clone() });
+            without_inner(mounted.collect())
+        } else {
+            let is_shown = |extent: &&Extent| mounts.absolute(extent.volume, &extent.path).is_some();
+            extents.iter().filter(is_shown).cloned().collect()
+        };
+        report.left_out = self.left_out(&extents, &reachable).await?;
+        report.lacks_named = !is_everything && !report.left_out.is_empty();
+        Ok(Target { extents, reachable, mounts, only })
+    }
+
+    /// What of these subtrees cannot be reached: the roots in them, or they themselves.
+    async fn left_out(&self, extents: &[Extent], reachable: &[Extent]) -> Result<Vec<ProblemRow>, ScanError> {
+        let is_reached = |extent: &Extent| reachable.iter().any(|reached| reached.covers(extent));
         let roots = self.index.roots().await?;
-        for extent in others {
-            if !self.index.knows(std::slice::from_ref(&extent)).await? {
-                continue;
-            }
-            let known: Vec<&Extent> =
-                roots.iter().map(|root| &root.extent).filter(|root| extent.covers(root)).collect();
-            for shown in if known.is_empty() { vec![&extent] } else { known } {
-                let (host, path) = places.show(shown.volume, &shown.path);
-                let problem = "its volume is not mounted here; left out".to_owned();
-                report.left_out.push(ProblemRow { host, path, problem });
+        let mut lacking: Vec<Extent> = roots
+            .iter()
+            .flat_map(|root| &root.extents)
+            .filter_map(|own| extents.iter().find_map(|extent| extent.intersection(own)))
+            .filter(|extent| !is_reached(extent))
+            .cloned()
+            .collect();
+        for extent in extents.iter().filter(|extent| !reachable.iter().any(|it| it.volume == extent.volume)) {
+            let is_named = lacking.iter().any(|root| extent.covers(root) || root.covers(extent));
+            if !is_named && self.index.knows(std::slice::from_ref(extent)).await? {
+                lacking.push(extent.clone());
             }
         }
-        report.lacks_named = !request.directories.is_empty() && !report.left_out.is_empty();
-        Ok(Target { extents, reachable, mounts, only })
+        let places = self.index.places(&self.host.name).await?;
+        let row = |extent: Extent| {
+            let (host, path) = places.show(extent.volume, &extent.path);
+            ProblemRow { host, path, problem: "not mounted here; left out".to_owned() }
+        };
+        Ok(without_inner(lacking).into_iter().map(row).collect())
     }
 
     /// The subtrees of directories, or of the directories of files; and what is meant in them, as this host's mounts
@@ -206,10 +225,6 @@ impl Scanner {
         }
         Ok((extents, only))
     }
-}
-
-fn whole(volume: crate::model::volume::VolumeId) -> Extent {
-    Extent { volume, path: VolumePath::new(b"") }
 }
 
 /// Subtrees but for those inside others.
@@ -430,7 +445,7 @@ impl Verification<'_> {
         report.ended = writer.conclude(&places, &target.extents).await?;
         writer.commit().await?;
         if !report.is_interrupted() {
-            report.unhashed = scanner.index.count_unhashed(&target.extents).await?;
+            report.unhashed = scanner.index.count_unhashed(&target.reachable).await?;
             report.summary = Some(writer.settle().await?);
         }
         // After the index over hashes was made, if it was lacking.

@@ -93,6 +93,12 @@ async fn in_postgres_a_statement_too_large_is_sent_in_smaller_pieces() {
     laws::what_is_refused_for_its_size_is_sent_in_pieces().await;
 }
 
+/// What a verification is to read is in the database, for others to clear away.
+#[tokio::test(flavor = "local")]
+async fn in_postgres_a_run_that_was_taken_for_dead_does_not_come_to_its_end() {
+    rot::a_run_that_was_taken_for_dead_does_not_come_to_its_end::<Postgres>().await;
+}
+
 /// A worker whose line was cut while it took a lease holds it without knowing.
 #[tokio::test(flavor = "local")]
 async fn in_postgres_a_lease_taken_unknown_to_its_holder_is_read() {

@@ -1,6 +1,6 @@
 //! The laws of bit rot.
 
-use dupfind::index::{PendingReader, Writer};
+use dupfind::index::{IndexError, PendingReader, Writer};
 use dupfind::model::digest::Digest;
 use dupfind::model::group::ReportFilter;
 use dupfind::model::listing::{Entry, Problem};
@@ -345,6 +345,19 @@ pub(crate) async fn samples_in_a_row_reach_everything_once<B: Backend + 'static>
     assert_eq!(world.index.sampled_to(&subtree).await.unwrap(), RingPosition::default(), "and begins anew");
     let other = extent(world.volume_id, "");
     assert_eq!(world.index.sampled_to(&other).await.unwrap(), RingPosition::default());
+}
+
+/// Else its sample would pass for read.
+pub(crate) async fn a_run_that_was_taken_for_dead_does_not_come_to_its_end<B: Backend + 'static>() {
+    let (world, _) = world::<B>().await;
+    let (run, mut writer) = world.verification().await;
+    let mounts = world.index.mounts(HOST).await.unwrap();
+    let mut reader = world.index.rereading(run, ALL, &world.everywhere(), &mounts).await.unwrap();
+    assert_eq!(reader.totals().files, 4);
+    writer.end_scan(run, ScanStatus::Interrupted, &ScanCounts::default(), None).await.unwrap();
+    writer.close().await.unwrap();
+    assert_eq!(world.rereading(ALL).await.len(), 4, "another run takes away what the dead left behind");
+    assert!(matches!(reader.next().await, Err(IndexError::TakenForDead)));
 }
 
 pub(crate) async fn a_verification_keeps_nobody_from_walking_and_is_no_walk<B: Backend + 'static>() {

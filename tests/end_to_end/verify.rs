@@ -101,15 +101,14 @@ fn a_rotten_file_is_reported_until_it_reads_as_it_should() {
     }
     let (json, code) = verify(&sandbox, &["tree/deep"]);
     assert_eq!((code, json["rotten"].as_array().unwrap().len()), (0, 0), "it is not there");
-    assert_eq!(
-        sandbox.sql("select path from scans order by id desc limit 1").is_empty(),
-        false,
-        "a part of a root was verified"
-    );
-    let runs = "select root_id is null, status, problems, hashed, files_seen from scans where kind = 'verify' order by id";
+    let runs = "select case when root_id is null then '-' else 'root' end, case when path is null then '-' else 'path' end,
+                       status, files_seen, hashed, problems from scans where kind = 'verify' order by id";
     let runs = sandbox.sql(runs);
-    let last_of_all = runs.lines().nth(1).unwrap().replace('f', "0");
-    assert_eq!(last_of_all, "0|completed|1|4|4");
+    let runs: Vec<&str> = runs.lines().collect();
+    assert_eq!(runs[0], "root|-|completed|4|4|0");
+    assert_eq!(runs[1], "root|-|completed|4|4|1");
+    assert_eq!(runs[2], "root|-|completed|1|1|1", "--known");
+    assert_eq!(*runs.last().unwrap(), "root|path|completed|1|1|0", "a part of the root");
 
     // A flaky cable: the same bytes read well again.
     rot(&sandbox, &[("b", "the same")]);

@@ -82,6 +82,8 @@ const NEXT: &str = "
     where p.scan_id = $1 and p.number = $2 and not f.recheck and coalesce(f.hash, r.expected) is not null
     order by k.position";
 
+const IS_THERE: &str = "select exists (select 1 from rereading where scan_id = $1 and number = $2)";
+
 /// Hands out the files of one selection.
 pub(super) struct Rereader {
     session: Session,
@@ -129,7 +131,7 @@ impl Rereader {
     async fn piece(&self) -> Result<(Vec<PendingRow>, HashMap<i64, Arc<Path>>)> {
         let operation = "read what is to be read again";
         let read = async |connection: &mut PgConnection| {
-            let rows = sqlx::query(NEXT).bind(self.run.0).bind(self.next).fetch_all(connection).await;
+            let rows = sqlx::query(NEXT).bind(self.run.0).bind(self.next).fetch_all(&mut *connection).await;
             let (mut files, mut directories, mut met) = (Vec::new(), HashMap::new(), HashSet::new());
             for row in rows.map_err(IndexError::during(operation))? {
                 let (volume, directory): (i64, i64) = (column(&row, 0)?, column(&row, 1)?);
@@ -141,6 +143,15 @@ impl Rereader {
                 let stamp = stamp(column(&row, 3)?, column(&row, 4)?, column(&row, 5)?, column(&row, 6)?);
                 let known = Some(digest(column(&row, 7)?)?);
                 files.push(PendingRow { id: 0, volume, directory, name: column(&row, 2)?, stamp, known });
+            }
+            if files.is_empty() {
+                // All of them may be gone; or this process was taken for dead, and what it kept was removed.
+                let found = sqlx::query_scalar(IS_THERE).bind(self.run.0).bind(self.next);
+                let is_there: bool =
+                    found.fetch_one(connection).await.map_err(IndexError::during(operation))?;
+                if !is_there {
+                    return Err(IndexError::TakenForDead);
+                }
             }
             Ok((files, directories))
         };

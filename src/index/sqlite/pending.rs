@@ -291,3 +291,42 @@ impl PendingReader for SqlitePending {
         Ok(jobs)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::SqliteIndex;
+    use super::*;
+    use crate::index::lock::OnBusy;
+    use crate::index::sqlite::settle::HashIndex;
+    use crate::model::rot::{RingPosition, Share};
+
+    /// A small sample of a large index must not look at every file; all of it is better read as it lies.
+    #[tokio::test]
+    async fn a_sample_is_found_by_its_hashes() {
+        let directory = tempfile::tempdir().unwrap();
+        let index = SqliteIndex::create(&directory.path().join("index.db"), OnBusy::Fail).await.unwrap();
+        let mut connection = index.connect().await.unwrap();
+        HashIndex::look(&mut connection).await.unwrap().make(&mut connection).await.unwrap();
+        prepare(&mut connection, &Scope { extents: Vec::new(), reachable: Vec::new(), helps: false })
+            .await
+            .unwrap();
+        let share: Share = "5%".parse().unwrap();
+        let (from, to) = share.slices_from(RingPosition::default())[0].bounds();
+        for (range, by_index) in [(IN_RANGE, true), ("", false)] {
+            let text = format!("explain query plan {REREAD_HASHED}{range}{IN_PHYSICAL_ORDER}");
+            let mut explain = sqlx::query_as(AssertSqlSafe(text));
+            if by_index {
+                explain = explain.bind(from.clone()).bind(to.clone());
+            }
+            let plan: Vec<(i64, i64, i64, String)> = explain.fetch_all(&mut connection).await.unwrap();
+            let is_searched = plan.iter().any(|(.., step)| {
+                step.starts_with("SEARCH c USING INDEX contents_by_hash (hash>? AND hash<?)")
+            });
+            assert_eq!(is_searched, by_index, "{plan:?}");
+            assert!(
+                plan.iter().any(|(.., step)| step.starts_with("SEARCH f USING INTEGER PRIMARY KEY")),
+                "{plan:?}"
+            );
+        }
+    }
+}
