@@ -234,6 +234,9 @@ fn outcome_json(report: &VerifyReport, mode: VerifyMode, elapsed: Duration) -> V
     for ending in [Ending::Withdrawn, Ending::Restored, Ending::Replaced, Ending::Gone] {
         value[ending.as_str()] = ended(ending).into();
     }
+    if let Some(summary) = &report.summary {
+        value["summary"] = super::status::summary_json(summary);
+    }
     if let VerifyMode::Sample(share) = mode {
         value["sample"] =
             json!({ "share": share.fraction(), "samples_in_a_round": share.samples_in_a_round() });

@@ -112,7 +112,10 @@ impl Scanner {
     /// Reads files again whose stamp is unchanged, and says which of them have another content than they had.
     pub async fn verify(&self, request: &VerifyRequest) -> Result<VerifyReport, ScanError> {
         let mut report = VerifyReport::default();
-        let Run { writer, .. } = self.begin("verify").await?;
+        let mut opened = self.begin("verify").await?;
+        // What another host found may be mounted here.
+        opened.register_mounted().await?;
+        let Run { writer, .. } = opened;
         let mut run =
             Verification { scanner: self, writer: Some(writer), waiting: Vec::new(), accepts: false };
         let (target, scan) = match run.begin(request, &mut report).await {
@@ -236,9 +239,12 @@ fn without_inner(mut extents: Vec<Extent>) -> Vec<Extent> {
     extents
 }
 
-/// The one root that lies in these subtrees or around them, and the directory of it that is meant, if not all.
+/// The one root that lies in these subtrees or next around them, and the directory of it that is meant, if not all.
 fn only_root<'a>(roots: &'a [Root], extents: &'a [Extent]) -> Option<(&'a Root, Option<&'a VolumePath>)> {
-    let mut touched = roots.iter().filter(|root| root.overlaps(extents));
+    let is_around = |root: &Root| extents.iter().all(|extent| root.extent.covers(extent));
+    let is_nearer = |root: &Root, than: &Root| root.id != than.id && than.extent.covers(&root.extent);
+    let has_nearer = |root: &Root| roots.iter().any(|other| is_around(other) && is_nearer(other, root));
+    let mut touched = roots.iter().filter(|root| root.overlaps(extents) && !has_nearer(root));
     let (root, None) = (touched.next()?, touched.next()) else { return None };
     let within = match extents {
         [extent] if *extent != root.extent && root.extent.covers(extent) => Some(&extent.path),
@@ -294,8 +300,6 @@ impl Verification<'_> {
         request: &VerifyRequest,
         report: &mut VerifyReport,
     ) -> Result<(Target, ScanId), ScanError> {
-        // What was mounted elsewhere when it was found may be mounted here.
-        self.writer().await?.commit().await?;
         let target = self.scanner.target(request, report).await?;
         let roots = self.scanner.index.roots().await?;
         let (root, within) = only_root(&roots, &target.extents).unzip();
