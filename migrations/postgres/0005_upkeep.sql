@@ -33,9 +33,11 @@ create table watches (
 -- kept here. It also is for a file that could not be read again. The stamp is the one it had then: if the file has it
 -- still, the finding stands; else somebody put another file in its place. found: the hash that was read, null if none
 -- was. sample: what was known of it. No scan reads a file that was found rotten, so none takes it for sound.
+-- A finding follows its file to another name, and may be without a directory until a run has looked for it.
 create table rot (
-    directory_id bigint not null references directories (id) on delete cascade,
+    directory_id bigint not null,
     name         bytea  not null,
+    volume_id    bigint not null,
     size         bigint not null,
     mtime_ns     bigint not null,
     ctime_ns     bigint not null,
@@ -49,7 +51,7 @@ create table rot (
 
 -- The findings that stand.
 create view standing as
-select f.volume_id, r.*
+select r.*
 from rot r join files f
     on f.directory_id = r.directory_id and f.name = r.name and f.size = r.size
     and f.mtime_ns = r.mtime_ns and f.ctime_ns = r.ctime_ns and f.inode = r.inode;

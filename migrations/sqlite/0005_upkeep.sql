@@ -32,9 +32,11 @@ create table watches (
 -- kept here. It also is for a file that could not be read again. The stamp is the one it had then: if the file has it
 -- still, the finding stands; else somebody put another file in its place. found: the hash that was read, null if none
 -- was. sample: what was known of it. No scan reads a file that was found rotten, so none takes it for sound.
+-- A finding follows its file to another name; until a run has looked for it, a negative directory is one that is gone.
 create table rot (
-    directory_id integer not null references directories (id) on delete cascade,
+    directory_id integer not null,
     name         blob    not null,
+    volume_id    integer not null,
     size         integer not null,
     mtime_ns     integer not null,
     ctime_ns     integer not null,
@@ -46,9 +48,14 @@ create table rot (
     primary key (directory_id, name)
 ) strict, without rowid;
 
+-- Ids of directories may be used again.
+create trigger forget_directory_of_rot after delete on directories begin
+    update or replace rot set directory_id = -old.id where directory_id = old.id;
+end;
+
 -- The findings that stand.
 create view standing as
-select f.id as file_id, f.volume_id, r.*
+select f.id as file_id, r.*
 from rot r cross join files f
     on f.directory_id = r.directory_id and f.name = r.name and f.size = r.size
     and f.mtime_ns = r.mtime_ns and f.ctime_ns = r.ctime_ns and f.inode = r.inode;

@@ -267,7 +267,7 @@ pub trait Writer {
     /// The same, but rotten files that read as they did when they were found are sound from now on; returns how many.
     async fn accept(&mut self, outcomes: Vec<Outcome>) -> Result<u64>;
 
-    /// Takes findings in these subtrees away that do not stand any more.
+    /// Takes findings in these subtrees away that do not stand any more. One whose file was renamed follows it.
     async fn conclude(&mut self, places: &Places, extents: &[Extent]) -> Result<Vec<Ended>>;
 
     /// Notes that a part of the ring was sampled in a subtree: the next sample begins where it ends.

@@ -72,6 +72,7 @@ contract! {
         a_rotten_file_matches_nothing_and_no_scan_takes_it_for_sound
         a_file_in_place_of_a_rotten_one_is_known_by_its_hash
         findings_end_with_their_files
+        a_finding_follows_a_file_that_is_renamed
         accepted_rot_is_sound
         what_cannot_be_read_again_is_compared_when_it_can
         a_large_rotten_file_finds_its_copies_and_is_found

@@ -7,7 +7,7 @@ use dupfind::model::listing::{Entry, Problem};
 use dupfind::model::pending::{Finding, Job, Outcome, SMALL_FILE, Scope, Stage};
 use dupfind::model::rot::{Ending, Rereading, RingPosition, Share};
 use dupfind::model::scan::{ScanCounts, ScanId, ScanKind, ScanStatus};
-use dupfind::model::stamp::Nanos;
+use dupfind::model::stamp::{Nanos, Stamp};
 
 use super::backend::{Backend, HOST, World, entry, extent, hashed, outcomes, paths, sampled};
 
@@ -206,6 +206,32 @@ pub(crate) async fn findings_end_with_their_files<B: Backend + 'static>() {
         [("/r/b".to_owned(), Ending::Gone)],
         "that of a directory went with it"
     );
+}
+
+pub(crate) async fn a_finding_follows_a_file_that_is_renamed<B: Backend + 'static>() {
+    let (world, mut files) = world::<B>().await;
+    world.reread(ALL, |path| hashed(if path == "/r/b" || path == "/r/s/d" { 3 } else { 1 })).await;
+    assert_eq!(world.rot().await, ["/r/b: 1 3 | /r/a /r/c", "/r/s/d: 2 3 | "]);
+    // A rename changes ctime and nothing else; one file gets a second name by the way.
+    let moved = |entry: Entry, name: &str| {
+        let stamp = Stamp { ctime: Nanos(3_000), ..entry.stamp };
+        Entry { name: name.as_bytes().into(), stamp, ..entry }
+    };
+    files[1] = moved(files[1].clone(), "x");
+    files.push(moved(files[1].clone(), "y"));
+    let listings = [world.whole("/r", files), world.whole("/r/t", vec![moved(entry("d", 5, 4), "d")])];
+    world.scan(&listings).await;
+    let read = Finding::Hashed { digest: Digest([3; 32]), sample: None, ctime: Nanos(3_000), racy: false };
+    world.answer(Stage::Size, |_| read.clone()).await;
+    assert_eq!(world.groups(&ReportFilter::default()).await.len(), 2, "the scan cannot know it yet");
+    assert!(world.conclude().await.is_empty());
+    assert_eq!(
+        world.rot().await,
+        ["/r/x: 1 3 | /r/a /r/c", "/r/y: 1 3 | /r/a /r/c", "/r/t/d: 2 3 | "],
+        "also with its directory"
+    );
+    assert_eq!(world.groups(&ReportFilter::default()).await, ["5: /r/a /r/c"]);
+    assert_eq!(world.problems().await.len(), 3);
 }
 
 pub(crate) async fn accepted_rot_is_sound<B: Backend + 'static>() {

@@ -148,6 +148,32 @@ fn what_is_restored_or_replaced_is_told_apart_before_a_scan_and_after() {
 }
 
 #[test]
+fn a_rotten_file_cannot_be_washed_clean_by_renaming() {
+    let sandbox = archive();
+    rot(&sandbox, &[("b", "the samE"), ("deep/c", "thE same")]);
+    verify(&sandbox, &[]);
+    std::fs::rename(sandbox.tree().join("b"), sandbox.tree().join("renamed")).unwrap();
+    std::fs::rename(sandbox.tree().join("deep"), sandbox.tree().join("elsewhere")).unwrap();
+    sandbox.scan();
+    for _ in 0..2 {
+        let (json, code) = verify(&sandbox, &["--known"]);
+        assert_eq!(
+            (code, names(&sandbox, &json["rotten"])),
+            (1, vec!["renamed".to_owned(), "elsewhere/c".to_owned()])
+        );
+        assert!(json["gone"].as_array().unwrap().is_empty(), "{json}");
+        assert!(sandbox.groups().is_empty());
+    }
+    std::fs::copy(sandbox.tree().join("a"), sandbox.tree().join("renamed")).unwrap();
+    std::fs::remove_file(sandbox.tree().join("elsewhere/c")).unwrap();
+    sandbox.scan();
+    let (json, code) = verify(&sandbox, &["--known"]);
+    assert_eq!((code, names(&sandbox, &json["restored"])), (0, vec!["renamed".to_owned()]));
+    assert_eq!(names(&sandbox, &json["gone"]), ["elsewhere/c"]);
+    assert_eq!(sandbox.group_names(), [["a", "renamed"]]);
+}
+
+#[test]
 fn rot_can_be_accepted_file_by_file() {
     let sandbox = archive();
     rot(&sandbox, &[("a", "the samE"), ("b", "the samE"), ("other", "diffErent")]);

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
+use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgConnection, PgRow};
 
 use super::convert::{column, count, volume_path};
@@ -25,15 +26,15 @@ use crate::model::volume::{Extent, Places, VolumeId};
 /// Puts on record what hash files should have that had it until now, and have the stamp still. A finding of an
 /// earlier file in the same place gives way.
 const RECORD: &str = "
-    insert into rot (directory_id, name, size, mtime_ns, ctime_ns, inode, expected, sample, found_at)
-    select f.directory_id, f.name, f.size, f.mtime_ns, f.ctime_ns, f.inode, f.hash, f.sample, $8
+    insert into rot (directory_id, name, volume_id, size, mtime_ns, ctime_ns, inode, expected, sample, found_at)
+    select f.directory_id, f.name, f.volume_id, f.size, f.mtime_ns, f.ctime_ns, f.inode, f.hash, f.sample, $8
     from unnest($1::bigint[], $2::bytea[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bytea[])
          v (directory_id, name, size, mtime_ns, ctime_ns, inode, known)
     join files f on f.directory_id = v.directory_id and f.name = v.name
       and f.size = v.size and f.mtime_ns = v.mtime_ns and f.ctime_ns = v.ctime_ns and f.inode = v.inode
       and f.hash = v.known
     on conflict (directory_id, name) do update set
-        size = excluded.size, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns, inode = excluded.inode,
+        volume_id = excluded.volume_id, size = excluded.size, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns, inode = excluded.inode,
         expected = excluded.expected, sample = excluded.sample, found = null, found_at = excluded.found_at";
 
 /// What is on record and cannot be read any more may be read by a scan: it is compared then.
@@ -214,6 +215,46 @@ fn shown(places: &Places, volume: i64, directory: &VolumePath, name: &[u8]) -> S
     let (host, mut path) = places.show(VolumeId(volume), directory);
     path.push(OsStr::from_bytes(name));
     ShownPath { host, path }
+}
+
+/// Findings whose file is not where it was.
+const LOST: &str = "
+    from rot r
+    where not exists (select 1 from files f where f.directory_id = r.directory_id and f.name = r.name)";
+
+/// The same file under other names: nobody who renames it writes to it.
+const FOLLOW: &str = "
+    insert into rot
+        (directory_id, name, volume_id, size, mtime_ns, ctime_ns, inode, expected, sample, found, found_at)
+    select f.directory_id, f.name, f.volume_id, f.size, f.mtime_ns, f.ctime_ns, f.inode,
+           l.expected, l.sample, l.found, l.found_at
+    from lost l join files f on f.volume_id = l.volume_id and f.inode = l.inode
+      and f.size = l.size and f.mtime_ns = l.mtime_ns
+    on conflict (directory_id, name) do nothing";
+
+/// What is known of them under another name, and what has no place any more.
+const FORGET_LOST: &str = "
+    delete from rot r using lost l where r.directory_id = l.directory_id and r.name = l.name and (
+        exists (
+            select 1 from standing s where s.volume_id = l.volume_id and s.inode = l.inode and s.size = l.size
+              and s.mtime_ns = l.mtime_ns)
+        or not exists (select 1 from directories d where d.id = l.directory_id))";
+
+/// Lets findings follow files that were renamed; returns whether there are any. Their hashes have to be judged then.
+pub(super) async fn follow(connection: &mut PgConnection) -> Result<bool> {
+    let operation = "follow renamed files";
+    let failed = || IndexError::during(operation);
+    let any = format!("select exists (select 1 {LOST})");
+    let any: bool =
+        sqlx::query_scalar(AssertSqlSafe(any)).fetch_one(&mut *connection).await.map_err(failed())?;
+    if any {
+        expect_whole_tables(connection, operation).await?;
+        for statement in [FOLLOW, FORGET_LOST] {
+            let text = format!("with lost as materialized (select r.* {LOST}) {statement}");
+            sqlx::query(AssertSqlSafe(text)).execute(&mut *connection).await.map_err(failed())?;
+        }
+    }
+    Ok(any)
 }
 
 /// Findings of files that are gone, that have the hash they should have, or that have another stamp and are read.

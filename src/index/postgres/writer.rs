@@ -288,7 +288,14 @@ impl Writer for PostgresWriter {
     }
 
     async fn conclude(&mut self, places: &Places, extents: &[Extent]) -> Result<Vec<Ended>> {
-        let end = async |connection: &mut PgConnection| rot::conclude(connection, places, extents).await;
+        let worker = self.worker;
+        let end = async |connection: &mut PgConnection| {
+            if rot::follow(connection).await? {
+                changes::note(connection, worker).await?;
+                rot::judge(connection).await?;
+            }
+            rot::conclude(connection, places, extents).await
+        };
         self.session.transaction("end what is settled", end).await
     }
 

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 
+use sqlx::AssertSqlSafe;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::bulk::{Binder, Bulk};
@@ -24,15 +25,15 @@ use crate::model::volume::{Extent, Places, VolumeId};
 /// earlier file in the same place gives way.
 const RECORD: Bulk = Bulk {
     operation: "record what is rotten",
-    head: "insert into rot (directory_id, name, size, mtime_ns, ctime_ns, inode, expected, sample, found_at)
-        select f.directory_id, f.name, f.size, f.mtime_ns, f.ctime_ns, f.inode, c.hash, c.sample, v.column7
+    head: "insert into rot (directory_id, name, volume_id, size, mtime_ns, ctime_ns, inode, expected, sample, found_at)
+        select f.directory_id, f.name, f.volume_id, f.size, f.mtime_ns, f.ctime_ns, f.inode, c.hash, c.sample, v.column7
         from (values ",
     row: "(?,?,?,?,?,?,?)",
     tail: ") v cross join files f on f.id = v.column1 cross join contents c on c.file_id = f.id
         where f.size = v.column2 and f.mtime_ns = v.column3 and f.ctime_ns = v.column4 and f.inode = v.column5
           and c.hash = v.column6
         on conflict (directory_id, name) do update set
-            size = excluded.size, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns, inode = excluded.inode,
+            volume_id = excluded.volume_id, size = excluded.size, mtime_ns = excluded.mtime_ns, ctime_ns = excluded.ctime_ns, inode = excluded.inode,
             expected = excluded.expected, sample = excluded.sample, found = null, found_at = excluded.found_at",
 };
 
@@ -132,7 +133,7 @@ pub(super) async fn judge(connection: &mut SqliteConnection) -> Result<()> {
     if !has_rot {
         return Ok(());
     }
-    let wrong = sqlx::query_as(sqlx::AssertSqlSafe(format!("select s.file_id, c.hash {WRONG}")));
+    let wrong = sqlx::query_as(AssertSqlSafe(format!("select s.file_id, c.hash {WRONG}")));
     let wrong: Vec<(i64, Vec<u8>)> = wrong.fetch_all(&mut *connection).await.map_err(failed())?;
     for (file, found) in wrong {
         for statement in [NOTE_FOUND, TAKE_HASH, NOTE_ROTTEN] {
@@ -220,6 +221,44 @@ fn shown(places: &Places, volume: i64, directory: &crate::model::path::VolumePat
     let (host, mut path) = places.show(VolumeId(volume), directory);
     path.push(OsStr::from_bytes(name));
     ShownPath { host, path }
+}
+
+/// Findings whose file is not where it was.
+const LOST: &str = "
+    from rot r
+    where not exists (select 1 from files f where f.directory_id = r.directory_id and f.name = r.name)";
+
+/// The same file under other names: nobody who renames it writes to it.
+const FOLLOW: &str = "
+    insert or ignore into rot
+        (directory_id, name, volume_id, size, mtime_ns, ctime_ns, inode, expected, sample, found, found_at)
+    select f.directory_id, f.name, f.volume_id, f.size, f.mtime_ns, f.ctime_ns, f.inode,
+           l.expected, l.sample, l.found, l.found_at
+    from lost l cross join files f
+    where f.volume_id = l.volume_id and f.inode = l.inode and f.size = l.size and f.mtime_ns = l.mtime_ns";
+
+/// What is known of them under another name, and what has no place any more.
+const FORGET_LOST: &str = "
+    delete from rot where (directory_id, name) in (
+        select l.directory_id, l.name from lost l
+        where exists (
+            select 1 from standing s where s.volume_id = l.volume_id and s.inode = l.inode and s.size = l.size
+              and s.mtime_ns = l.mtime_ns)
+           or not exists (select 1 from directories d where d.id = l.directory_id))";
+
+/// Lets findings follow files that were renamed; returns whether there are any. Their hashes have to be judged then.
+pub(super) async fn follow(connection: &mut SqliteConnection) -> Result<bool> {
+    let failed = || IndexError::during("follow renamed files");
+    let any = format!("select exists (select 1 {LOST})");
+    let any: bool =
+        sqlx::query_scalar(AssertSqlSafe(any)).fetch_one(&mut *connection).await.map_err(failed())?;
+    if any {
+        for statement in [FOLLOW, FORGET_LOST] {
+            let text = format!("with lost as materialized (select r.* {LOST}) {statement}");
+            sqlx::query(AssertSqlSafe(text)).execute(&mut *connection).await.map_err(failed())?;
+        }
+    }
+    Ok(any)
 }
 
 /// Findings of files that are gone, that have the hash they should have, or that have another stamp and are read.

@@ -212,7 +212,11 @@ impl Writer for SqliteWriter {
     }
 
     async fn conclude(&mut self, places: &Places, extents: &[Extent]) -> Result<Vec<Ended>> {
-        rot::conclude(self.transaction().await?, places, extents).await
+        if rot::follow(self.transaction().await?).await? {
+            summary::forget_figures(&mut self.connection).await?;
+            rot::judge(&mut self.connection).await?;
+        }
+        rot::conclude(&mut self.connection, places, extents).await
     }
 
     async fn note_sampled(&mut self, extent: &Extent, range: HashRange) -> Result<()> {
