@@ -28,4 +28,5 @@ pub mod processing;
 pub mod progress;
 pub mod report;
 pub mod scan;
+pub mod sync;
 pub mod volume;

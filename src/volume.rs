@@ -108,6 +108,12 @@ impl Volumes {
         self.locate(&at, metadata.dev()).volume.identity == *identity
     }
 
+    /// The type of the file system on a device, such as `ext4` or `nfs4`, if the system tells.
+    pub fn kind_of_device(&self, device: u64) -> Option<&str> {
+        let is_meant = |line: &&MountPoint| line.device == device && line.kind != NAMED;
+        self.table.iter().find(is_meant).map(|line| line.kind.as_str())
+    }
+
     fn volume(&self, device: u64, line: &MountPoint, mount: Mount, inside: &Path) -> Arc<MountedVolume> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (device, line.at.clone());

@@ -58,8 +58,12 @@ impl World {
 
     /// Chooses what is to be read in a stage.
     pub(crate) async fn choose(&mut self, stage: Stage) -> Chosen {
-        let scope =
-            Scope { extents: vec![self.extent.clone()], reachable: vec![self.extent.volume], helps: false };
+        let scope = Scope {
+            extents: vec![self.extent.clone()],
+            directories: Vec::new(),
+            reachable: vec![self.extent.volume],
+            helps: false,
+        };
         Chosen { pending: self.writer.pending(stage, &scope, &self.mounts).await.unwrap(), files: self.files }
     }
 

@@ -17,7 +17,7 @@ use crate::index::sqlite::SqliteIndex;
 use crate::model::path::{escape, escape_path};
 
 /// The surroundings of a command.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Context {
     flags: Flags,
     no_wait: bool,

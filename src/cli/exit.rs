@@ -32,6 +32,16 @@ pub(super) enum Failure {
     OutputClosed,
 }
 
+impl Failure {
+    /// What there is to say.
+    pub(super) fn into_message(self) -> String {
+        match self {
+            Self::Usage(message) | Self::Index(message) | Self::Interrupted(message) => message,
+            Self::OutputClosed => String::new(),
+        }
+    }
+}
+
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
         Self::Usage(error.to_string())
@@ -53,6 +63,7 @@ impl From<ScanError> for Failure {
             ScanError::Root { .. }
             | ScanError::NotADirectory(_)
             | ScanError::Unknown(_)
+            | ScanError::PassedOver(_)
             | ScanError::Filter(_)
             | ScanError::Names(_) => Self::Usage(error.to_string()),
             ScanError::Index(error) => error.into(),

@@ -3,7 +3,10 @@
 mod context;
 mod db;
 mod exit;
+mod files;
+mod history;
 mod progress;
+mod reconcile;
 mod report;
 mod resume;
 mod roots;
@@ -11,6 +14,7 @@ mod scan;
 mod signals;
 mod status;
 mod verify;
+mod watch;
 mod worker;
 
 use std::path::PathBuf;
@@ -90,9 +94,13 @@ enum Command {
     Scan(scan::ScanArgs),
     Resume(resume::ResumeArgs),
     Report(report::ReportArgs),
+    Files(files::FilesArgs),
+    History(history::HistoryArgs),
     Status(status::StatusArgs),
     Verify(verify::VerifyArgs),
     Roots(roots::RootsArgs),
+    Watch(watch::WatchArgs),
+    Reconcile(reconcile::ReconcileArgs),
     Worker(worker::WorkerArgs),
     Db(db::DbArgs),
 }
@@ -121,9 +129,13 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> 
         Command::Scan(args) => scan::run(args, context).await,
         Command::Resume(args) => resume::run(args, context).await,
         Command::Report(args) => report::run(args, context).await,
+        Command::Files(args) => files::run(args, context).await,
+        Command::History(args) => history::run(args, context).await,
         Command::Status(args) => status::run(args, context).await,
         Command::Verify(args) => verify::run(args, context).await,
         Command::Roots(args) => roots::run(args, context).await,
+        Command::Watch(args) => watch::run(args, context).await,
+        Command::Reconcile(args) => reconcile::run(args, context).await,
         Command::Worker(args) => worker::run(args, context).await,
         Command::Db(args) => db::run(args, context).await,
     }

@@ -17,7 +17,7 @@ use crate::model::path::{VolumePath, escape_path};
 use crate::model::stamp::Nanos;
 use crate::model::volume::{Extent, Places, VolumeId, VolumeIdentity};
 use crate::report::csv::CsvSink;
-use crate::report::html::{DEFAULT_GROUPS, HtmlSink};
+use crate::report::html::{DEFAULT_GROUPS, History, HtmlSink};
 use crate::report::json::JsonSink;
 use crate::report::text::{FdupesSink, TextSink, notes};
 use crate::report::{Head, Sink, common_limit, write_report};
@@ -113,9 +113,13 @@ pub(super) async fn run(args: ReportArgs, context: &Context) -> Result<Exit, Fai
     if let Some(path) = [&args.html, &args.json, &args.csv].into_iter().flatten().find(is_own) {
         return Err(Failure::Usage(format!("{}: this is the index; name another file", escape_path(path))));
     }
-    let mut sinks = open_sinks(&args, context, &mut files)?;
-
     let places = index.places(&settings.host.name).await?;
+    let history = match &args.html {
+        Some(_) => History::read(index.as_ref(), &places).await?,
+        None => History::default(),
+    };
+    let mut sinks = open_sinks(&args, history, context, &mut files)?;
+
     let mut filter = ReportFilter {
         under: None,
         min_size: args.min_size.unwrap_or_default(),
@@ -236,6 +240,7 @@ fn say_notes(head: &Head, context: &Context) {
 
 fn open_sinks(
     args: &ReportArgs,
+    history: History,
     context: &Context,
     files: &mut Vec<PendingFile>,
 ) -> Result<Vec<Box<dyn Sink>>, Failure> {
@@ -258,7 +263,7 @@ fn open_sinks(
         Ok(Box::new(writer))
     };
     if let Some(path) = &args.html {
-        sinks.push(Box::new(HtmlSink::new(open(path)?, args.limit.unwrap_or(DEFAULT_GROUPS))));
+        sinks.push(Box::new(HtmlSink::new(open(path)?, args.limit.unwrap_or(DEFAULT_GROUPS), history)));
     }
     if let Some(path) = &args.json {
         sinks.push(Box::new(JsonSink::new(open(path)?, args.limit)));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytesize::ByteSize;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::context::Context;
@@ -18,7 +18,7 @@ use crate::format::{bytes, count, plural};
 use crate::index::Index;
 use crate::model::group::{ReportFilter, Summary};
 use crate::model::path::escape_path;
-use crate::model::settings::ScanSettings;
+use crate::model::settings::{HashPolicy, ScanSettings};
 use crate::progress::Progress;
 use crate::scan::{RootRequest, ScanError, ScanReport, Scanner, check_root};
 
@@ -59,7 +59,7 @@ pub(super) struct ScanArgs {
 /// The options that are remembered with a root.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Which files (remembered)")]
-struct ScanOptions {
+pub(super) struct ScanOptions {
     /// Smallest size: 10K, 1.5GiB (K is 1000, KiB is 1024) [default: 1]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     min_size: Option<u64>,
@@ -87,9 +87,30 @@ struct ScanOptions {
     /// Levels to descend; 1 is what lies directly in DIR
     #[arg(long, value_name = "N", value_parser = parse_positive)]
     max_depth: Option<usize>,
-    /// Hash every file, not only possible duplicates
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    /// Which files to hash: those that may be duplicates (candidates), all, or none: these are listed, never read
+    #[arg(long, value_name = "WHICH", value_enum, hide_possible_values = true)]
+    hash: Option<Hash>,
+    /// The same as --hash all
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, conflicts_with = "hash")]
     hash_all: Option<bool>,
+}
+
+/// [`HashPolicy`] on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Hash {
+    Candidates,
+    All,
+    None,
+}
+
+impl From<Hash> for HashPolicy {
+    fn from(hash: Hash) -> Self {
+        match hash {
+            Hash::Candidates => Self::Candidates,
+            Hash::All => Self::All,
+            Hash::None => Self::None,
+        }
+    }
 }
 
 /// How the work is divided.
@@ -117,7 +138,11 @@ impl WorkOptions {
 impl ScanOptions {
     /// The settings for a root: none if no option was given, so that the remembered ones stay.
     fn into_settings(self, defaults: &ScanSettings) -> Option<ScanSettings> {
-        let given = self.min_size.is_some()
+        self.are_given().then(|| self.over(defaults))
+    }
+
+    fn are_given(&self) -> bool {
+        self.min_size.is_some()
             || self.max_size.is_some()
             || !self.include.is_empty()
             || !self.exclude.is_empty()
@@ -126,27 +151,40 @@ impl ScanOptions {
             || self.one_file_system.is_some()
             || self.follow_links.is_some()
             || self.max_depth.is_some()
-            || self.hash_all.is_some();
-        let or_default = |patterns: Vec<String>, default: &Vec<String>| {
-            if patterns.is_empty() { default.clone() } else { patterns }
+            || self.hash().is_some()
+    }
+
+    /// Which files are to be hashed, if that was said.
+    pub(super) fn hash(&self) -> Option<HashPolicy> {
+        self.hash.map(HashPolicy::from).or(self.hash_all.map(HashPolicy::of_flag))
+    }
+
+    /// These settings, but for what was given.
+    pub(super) fn over(&self, others: &ScanSettings) -> ScanSettings {
+        let or_others = |patterns: &Vec<String>, others: &Vec<String>| {
+            if patterns.is_empty() { others.clone() } else { patterns.clone() }
         };
-        given.then(|| ScanSettings {
-            min_size: self.min_size.unwrap_or(defaults.min_size),
-            max_size: self.max_size.or(defaults.max_size),
-            include: or_default(self.include, &defaults.include),
-            exclude: or_default(self.exclude, &defaults.exclude),
-            hidden: self.hidden.unwrap_or(defaults.hidden),
-            default_ignores: self.no_default_ignores.map_or(defaults.default_ignores, |no| !no),
-            one_file_system: self.one_file_system.unwrap_or(defaults.one_file_system),
-            follow_links: self.follow_links.unwrap_or(defaults.follow_links),
-            max_depth: self.max_depth.or(defaults.max_depth),
-            hash_all: self.hash_all.unwrap_or(defaults.hash_all),
-        })
+        ScanSettings {
+            min_size: self.min_size.unwrap_or(others.min_size),
+            max_size: self.max_size.or(others.max_size),
+            include: or_others(&self.include, &others.include),
+            exclude: or_others(&self.exclude, &others.exclude),
+            hidden: self.hidden.unwrap_or(others.hidden),
+            default_ignores: self.no_default_ignores.map_or(others.default_ignores, |no| !no),
+            one_file_system: self.one_file_system.unwrap_or(others.one_file_system),
+            follow_links: self.follow_links.unwrap_or(others.follow_links),
+            max_depth: self.max_depth.or(others.max_depth),
+            hash: self.hash().unwrap_or(others.hash),
+        }
     }
 }
 
 pub(super) async fn run(args: ScanArgs, context: &Context) -> Result<Exit, Failure> {
     let settings = context.settings(&args.work.into_flags())?;
+    if args.files_from.is_some() && args.options.hash() == Some(HashPolicy::None) {
+        let message = "--hash none is for directories; with --files-from, --discover-only reads nothing";
+        return Err(Failure::Usage(message.to_owned()));
+    }
     let given = args.options.into_settings(&settings.scan);
     let mut requests = Vec::new();
     for directory in &args.directories {
@@ -330,7 +368,7 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     Ok(size.as_u64())
 }
 
-fn parse_positive(text: &str) -> Result<usize, String> {
+pub(super) fn parse_positive(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if number > 0 => Ok(number),
         _ => Err("expected a number from 1".to_owned()),

@@ -10,10 +10,9 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::exit::{Exit, Failure};
 use super::scan::{StartedRun, WorkOptions};
-use crate::format::{bytes, count, moment, plural, rfc3339};
+use crate::format::{base64_if_odd, bytes, count, moment, plural, rfc3339};
 use crate::model::path::{escape, shown_path};
 use crate::model::rot::{Ending, Rot, Share, ShownPath};
-use crate::report::json::base64_if_odd;
 use crate::scan::{VerifyMode, VerifyReport, VerifyRequest};
 
 /// Read files again that nobody changed, and say which are not what they were

@@ -7,9 +7,10 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Deserializer};
 
 use super::database::DatabaseSection;
+use super::watch::WatchSettings;
 use super::{Environment, Flags};
 use crate::model::path::escape_path;
-use crate::model::settings::ScanSettings;
+use crate::model::settings::{HashPolicy, ScanSettings};
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +81,7 @@ pub(super) struct ConfigFile {
     pub(super) database: Option<DatabaseSection>,
     pub(super) scan: ScanSection,
     pub(super) processing: ProcessingSection,
+    pub(super) watch: WatchSettings,
     /// The name this host goes by in the index.
     pub(super) host: Option<String>,
     /// Names of volumes, by their directories on this host.
@@ -113,7 +115,9 @@ pub(super) struct ScanSection {
     one_file_system: Option<bool>,
     follow_links: Option<bool>,
     max_depth: Option<usize>,
-    hash_all: Option<bool>,
+    /// Before there was a choice, it was a flag.
+    #[serde(alias = "hash_all")]
+    hash: Option<HashPolicy>,
 }
 
 impl ScanSection {
@@ -129,7 +133,7 @@ impl ScanSection {
             one_file_system: self.one_file_system.unwrap_or(default.one_file_system),
             follow_links: self.follow_links.unwrap_or(default.follow_links),
             max_depth: self.max_depth.or(default.max_depth),
-            hash_all: self.hash_all.unwrap_or(default.hash_all),
+            hash: self.hash.unwrap_or(default.hash),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod database;
 mod file;
+mod watch;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 pub use database::{Database, Password, PostgresSettings};
 pub use file::ConfigError;
+pub use watch::{IntervalError, WatchSettings};
 
 use crate::concurrency::Threads;
 use crate::model::settings::ScanSettings;
@@ -60,6 +62,8 @@ pub struct Settings {
     pub scan: ScanSettings,
     /// How the work is divided.
     pub workers: Workers,
+    /// How roots are kept up to date that do not say it themselves.
+    pub watch: WatchSettings,
     /// What this host is called in the index, and what is mounted on it.
     pub host: Host,
 }
@@ -109,7 +113,7 @@ impl Settings {
         let named =
             file.volumes.iter().map(|(path, name)| (environment.expand(path, &directory), name.clone()));
         let host = Host { name: host.into(), named_volumes: Arc::new(named.collect()) };
-        Ok(Self { database, scan: scan.into_settings(), workers, host })
+        Ok(Self { database, scan: scan.into_settings(), workers, watch: file.watch, host })
     }
 }
 
@@ -143,7 +147,10 @@ impl Environment {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::model::settings::HashPolicy;
 
     fn environment(directory: &Path) -> Environment {
         Environment {
@@ -236,7 +243,18 @@ mod tests {
             ("{\n\n  \"processing\": {\"threads\": \"many\"}\n}", "processing.threads", 3),
             ("{\"scan\": {\"min_size\": \"1.5 furlongs\"}}", "scan.min_size", 1),
             ("{\"database\": {\"type\": \"oracle\"}}", "database", 1),
+            ("{\"scan\": {\"hash\": \"some\"}}", "scan.hash: expected \"candidates\"", 1),
+            ("{\"scan\": {\"hash_all\": true, \"hash\": \"all\"}}", "duplicate", 1),
             ("{\"database\": ", "database", 1),
+            ("{\n  \"watch\": {\"interval\": 24}\n}", "watch.interval: expected a duration", 2),
+            ("{\"watch\": {\"interval\": \"often\"}}", "watch.interval: \"often\"", 1),
+            ("{\"watch\": {\"poll\": \"0s\"}}", "watch.poll", 1),
+            ("{\"watch\": {\"intervall\": \"1h\"}}", "intervall", 1),
+            (
+                "{\n  \"watch\": {\"interval\": \"2h\", \"longest_interval\": \"1h\"}}",
+                "watch: interval (2h) is more than longest_interval (1h)",
+                2,
+            ),
             ("{\"scan\": {}} trailing", "", 1),
         ];
         for (text, key, line) in mistakes {
@@ -246,6 +264,41 @@ mod tests {
             assert!(message.contains(key), "{message}");
             assert!(!message.contains('\n'), "{message}");
         }
+    }
+
+    #[test]
+    fn what_is_hashed_may_be_a_word_or_the_flag_of_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let environment = environment(directory.path());
+        for (text, policy) in [
+            (r#"{"scan": {"hash": "none"}}"#, HashPolicy::None),
+            (r#"{"scan": {"hash_all": true}}"#, HashPolicy::All),
+            (r#"{"scan": {"hash_all": false}}"#, HashPolicy::Candidates),
+            (r#"{"scan": {"hash": null}}"#, HashPolicy::Candidates),
+        ] {
+            std::fs::write(directory.path().join("config.json"), text).unwrap();
+            let settings = Settings::resolve(&Flags::default(), &environment).unwrap();
+            assert_eq!(settings.scan.hash, policy, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_section_watch_says_how_roots_are_kept_up_to_date() {
+        let directory = tempfile::tempdir().unwrap();
+        let environment = environment(directory.path());
+        let watch = || Settings::resolve(&Flags::default(), &environment).unwrap().watch;
+        assert_eq!(watch(), WatchSettings::default());
+        let text = r#"{"watch": {"interval": "30m", "debounce": "2s", "smart": false, "poll": "1m"}}"#;
+        std::fs::write(directory.path().join("config.json"), text).unwrap();
+        let expected = WatchSettings {
+            debounce: Duration::from_secs(2),
+            interval: Duration::from_mins(30),
+            shortest_interval: Duration::from_mins(30),
+            smart: false,
+            poll: Duration::from_mins(1),
+            ..WatchSettings::default()
+        };
+        assert_eq!(watch(), expected);
     }
 
     #[test]

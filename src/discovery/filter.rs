@@ -79,6 +79,15 @@ impl Filter {
         hidden || matches(self.ignored_names.as_ref(), name) || matches(self.exclude.as_ref(), relative)
     }
 
+    /// True if a path below the root is passed over, or lies in a directory that is.
+    pub fn passes_over_path(&self, relative: &[u8]) -> bool {
+        let ends = (0..=relative.len()).filter(|end| relative.get(*end).is_none_or(|byte| *byte == b'/'));
+        ends.map(|end| &relative[..end]).any(|path| {
+            let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or(path);
+            !name.is_empty() && self.passes_over(name, path)
+        })
+    }
+
     /// True if a file at this path is asked for.
     pub fn includes(&self, relative: &[u8]) -> bool {
         self.include.is_none() || matches(self.include.as_ref(), relative)
@@ -147,6 +156,18 @@ mod tests {
         assert!(hidden.passes_over(b".DS_Store", b".DS_Store"));
         let all = filter(&ScanSettings { default_ignores: false, ..ScanSettings::default() });
         assert!(!all.passes_over(b".DS_Store", b".DS_Store"));
+    }
+
+    #[test]
+    fn a_path_is_passed_over_with_any_directory_on_it() {
+        let exclude = vec!["cache/".to_owned(), "a/b".to_owned()];
+        let filter = filter(&ScanSettings { exclude, ..ScanSettings::default() });
+        for path in [".git", "x/.git/y", "cache/x", "x/cache", "a/b/c"] {
+            assert!(filter.passes_over_path(path.as_bytes()), "{path}");
+        }
+        for path in ["", "x", "x/a/b", "a/c"] {
+            assert!(!filter.passes_over_path(path.as_bytes()), "{path}");
+        }
     }
 
     #[test]

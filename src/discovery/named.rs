@@ -14,7 +14,7 @@ use super::filter::Filter;
 use super::outbox::Outbox;
 use crate::cancel::Cancel;
 use crate::model::group::ProblemRow;
-use crate::model::listing::{Coverage, Entry, Listing, Problem};
+use crate::model::listing::{Absent, Coverage, Entry, Listing, Problem};
 use crate::model::path::absolute_bytes;
 use crate::model::stamp::FileStat;
 use crate::progress::Progress;
@@ -152,7 +152,8 @@ impl Output<'_> {
         };
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         entries.dedup_by(|a, b| a.name == b.name);
-        let listing = Listing { volume, directory: path, coverage: Coverage::Selected, entries };
+        let listing =
+            Listing { volume, directory: path, coverage: Coverage::Selected(Absent::default()), entries };
         // A closed channel means "stop"; the loop sees it at the next name.
         let _ = self.outbox.push(listing);
     }

@@ -1,13 +1,14 @@
 //! The walk: a directory is a task, listed by one thread of a pool, which sends what it found and
 //! queues the directories in it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
+use std::fmt::Debug;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -19,8 +20,8 @@ use super::filter::Filter;
 use super::outbox::Outbox;
 use crate::cancel::Cancel;
 use crate::concurrency::{Concurrency, Meter, Threads};
-use crate::model::listing::{Coverage, Entry, Listing, Problem};
-use crate::model::path::absolute_bytes;
+use crate::model::listing::{Absent, Coverage, Entry, Listing, Problem};
+use crate::model::path::{absolute_bytes, strip_prefix};
 use crate::model::settings::ScanSettings;
 use crate::model::stamp::FileStat;
 use crate::model::volume::Location;
@@ -36,6 +37,10 @@ const BYTES_LIKE_AN_ENTRY: u64 = 4096;
 pub struct WalkRequest {
     /// An existing directory: absolute, free of symbolic links.
     pub root: PathBuf,
+    /// What of it is walked.
+    pub part: Part,
+    /// Who is told of directories before they are listed.
+    pub follower: Option<Arc<dyn Follower>>,
     /// The root's options.
     pub settings: ScanSettings,
     /// Their patterns, compiled.
@@ -48,13 +53,39 @@ pub struct WalkRequest {
     pub own_files: Vec<PathBuf>,
 }
 
+/// What of a root is walked.
+#[derive(Debug, Clone)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// What lies below one of its directories, and the directory itself: its real path.
+    Below(PathBuf),
+    /// Names that were touched, by the real paths of their directories. A directory that one of them turns out to be
+    /// is listed, and walked if its follower does not know it yet.
+    Names(BTreeMap<PathBuf, BTreeSet<Box<[u8]>>>),
+}
+
+/// Somebody who wants to know what happens in directories from the moment on in which they are listed.
+pub trait Follower: Send + Sync + Debug {
+    /// A directory on this device is about to be listed.
+    fn enter(&self, directory: &Path, device: u64);
+
+    /// True if it was entered, and is followed since.
+    fn knows(&self, directory: &Path) -> bool;
+
+    /// What is known of a directory and what lies below it does not hold any more: it has to be walked.
+    fn forget(&self, directory: &Path);
+}
+
 /// How a walk ended.
 #[derive(Debug)]
 pub struct WalkEnd {
     /// False if it was stopped: then nothing follows about what was not seen.
     pub complete: bool,
-    /// The subtrees it entered: the root and the filesystems mounted in it.
+    /// The subtrees it walked wholly: the root, or the part that was asked for, and the filesystems mounted in them.
     pub entered: Vec<Place>,
+    /// Directories that were listed without what lies below them.
+    pub listed: Vec<Place>,
     /// Directories that only links led to, or that hold files that only links led to.
     pub linked: Vec<Place>,
 }
@@ -71,6 +102,7 @@ struct Walk<'a> {
     own_root: Location,
     stopped: AtomicBool,
     entered: Mutex<Vec<Place>>,
+    listed: Mutex<Vec<Place>>,
     linked: Mutex<Vec<Place>>,
     /// Files that links led to, by the device and inode of their directory: listed at the end, when it
     /// is known which directories were walked.
@@ -94,15 +126,50 @@ struct Task {
     relative: Vec<u8>,
     /// Levels below the root: its own entries are at 1.
     depth: usize,
+    reach: Reach,
 }
 
-/// Lists everything below a root, on the threads of `pool`; blocks until done.
+/// What became of an entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// It is listed.
+    AsFile,
+    /// It will be.
+    AsDirectory,
+    /// It is nothing that this walk takes.
+    No,
+}
+
+/// How far a task goes.
+#[derive(Clone, PartialEq, Eq)]
+enum Reach {
+    /// To everything below.
+    Below,
+    /// To the directory itself, and below those in it that nobody follows.
+    Itself,
+    /// To these names alone, in the same way.
+    Names(BTreeSet<Box<[u8]>>),
+}
+
+impl Task {
+    /// Puts the path of a name in this directory, as patterns see it, into `relative`.
+    fn put_relative(&self, relative: &mut Vec<u8>, name: &[u8]) {
+        relative.clear();
+        relative.extend_from_slice(&self.relative);
+        if !relative.is_empty() {
+            relative.push(b'/');
+        }
+        relative.extend_from_slice(name);
+    }
+}
+
+/// Lists what is asked for of a root, on the threads of `pool`; blocks until done.
 ///
 /// Trouble with a directory is a listing of its own ([`Coverage::Unreadable`]). A closed channel
 /// means "stop".
 ///
 /// # Errors
-/// If the root itself cannot be read.
+/// If the root itself, or the part of it that is asked for, is not there.
 pub fn walk(
     request: &WalkRequest,
     volumes: &Volumes,
@@ -111,9 +178,8 @@ pub fn walk(
     cancel: &Cancel,
     progress: &Progress,
 ) -> io::Result<WalkEnd> {
-    let metadata = std::fs::metadata(&request.root)?;
-    let (device, root_inode) = (metadata.dev(), metadata.ino());
-    let place = volumes.locate(&request.root, device);
+    let device = std::fs::metadata(&request.root)?.dev();
+    let own_root = volumes.locate(&request.root, device).location();
     let walk = Walk {
         request,
         volumes,
@@ -122,16 +188,15 @@ pub fn walk(
         progress,
         tasks: Tasks::default(),
         root_device: device,
-        own_root: place.location(),
+        own_root,
         stopped: AtomicBool::new(false),
-        entered: Mutex::new(vec![place.clone()]),
+        entered: Mutex::default(),
+        listed: Mutex::default(),
         linked: Mutex::default(),
         linked_files: Mutex::default(),
         visited: Mutex::default(),
     };
-    let root = Task { absolute: request.root.clone(), place, device, relative: Vec::new(), depth: 1 };
-    walk.visit(device, root_inode);
-    walk.tasks.push(root);
+    walk.begin()?;
     let list = |task: Task, (): &mut (), meter: &mut Meter<'_>| {
         let _running = Running(&walk.tasks);
         walk.list(&task, meter);
@@ -143,11 +208,60 @@ pub fn walk(
     Ok(WalkEnd {
         complete: was_sent && !walk.stopped.into_inner(),
         entered: walk.entered.into_inner().unwrap_or_else(PoisonError::into_inner),
+        listed: walk.listed.into_inner().unwrap_or_else(PoisonError::into_inner),
         linked: walk.linked.into_inner().unwrap_or_else(PoisonError::into_inner),
     })
 }
 
 impl<'a> Walk<'a> {
+    /// Queues what the walk begins with.
+    fn begin(&self) -> io::Result<()> {
+        match &self.request.part {
+            Part::Whole => self.begin_at(&self.request.root, Reach::Below),
+            Part::Below(directory) => self.begin_at(directory, Reach::Below),
+            Part::Names(touched) => {
+                for (directory, names) in touched {
+                    // One that is gone, is shut, or was replaced by a link was touched itself, and says so.
+                    let is_itself = std::fs::canonicalize(directory).is_ok_and(|real| real == *directory);
+                    // What is not followed is another directory than the one whose names were touched.
+                    let follower = self.request.follower.as_ref();
+                    let is_other = follower.is_some_and(|follower| !follower.knows(directory));
+                    let reach = if is_other { Reach::Below } else { Reach::Names(names.clone()) };
+                    if is_itself && let Err(error) = self.begin_at(directory, reach) {
+                        debug_assert_eq!(Problem::of(&error), Problem::Vanished, "it was there a moment ago");
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn begin_at(&self, directory: &Path, reach: Reach) -> io::Result<()> {
+        let metadata = std::fs::symlink_metadata(directory)?;
+        if !metadata.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        let device = metadata.dev();
+        let place = self.volumes.locate(directory, device);
+        let relative = strip_prefix(absolute_bytes(directory), absolute_bytes(&self.request.root));
+        let relative = relative.unwrap_or_default();
+        let relative = relative.strip_prefix(b"/").unwrap_or(relative).to_vec();
+        let levels = relative.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).count();
+        if reach == Reach::Below {
+            self.note_entered(place.clone());
+        }
+        self.visit(device, metadata.ino());
+        self.tasks.push(Task {
+            absolute: directory.to_path_buf(),
+            place,
+            device,
+            relative,
+            depth: levels + 1,
+            reach,
+        });
+        Ok(())
+    }
+
     fn list(&self, task: &Task, meter: &mut Meter<'_>) {
         if self.cancel.is_requested() || self.stopped.load(Ordering::Relaxed) {
             self.stop();
@@ -163,26 +277,54 @@ impl<'a> Walk<'a> {
         match read {
             Ok(()) => listing.close(None),
             // Removed since its parent was listed: that is no trouble, it is simply gone.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && task.depth > 1 => {}
+            Err(error) if Problem::of(&error) == Problem::Vanished && task.depth > 1 => {}
             Err(error) => listing.close(Some(Problem::of(&error))),
         }
         self.progress.directories.add(1);
     }
 
     fn read_entries(&self, task: &Task, listing: &mut OpenListing<'_, 'a>) -> io::Result<()> {
+        if let (Some(follower), Reach::Below | Reach::Itself) = (&self.request.follower, &task.reach) {
+            // Before it is listed: what happens from now on is told, and what happened before is seen.
+            follower.enter(&task.absolute, task.device);
+        }
         let mut directory = OpenDirectory::open(&task.absolute)?;
         let mut relative = Vec::with_capacity(task.relative.len() + 64);
+        if let Reach::Names(names) = &task.reach {
+            return self.look_at_names(task, &directory, names, listing);
+        }
         while let Some(entry) = directory.next_entry()? {
-            relative.clear();
-            relative.extend_from_slice(&task.relative);
-            if !relative.is_empty() {
-                relative.push(b'/');
-            }
-            relative.extend_from_slice(entry.name());
+            task.put_relative(&mut relative, entry.name());
             self.take_entry(task, &directory, &entry, &relative, listing)?;
             if self.stopped.load(Ordering::Relaxed) {
                 break;
             }
+        }
+        Ok(())
+    }
+
+    fn look_at_names(
+        &self,
+        task: &Task,
+        directory: &OpenDirectory,
+        names: &BTreeSet<Box<[u8]>>,
+        listing: &mut OpenListing<'_, 'a>,
+    ) -> io::Result<()> {
+        let mut relative = Vec::new();
+        for name in names {
+            let entry = directory.entry(name)?;
+            task.put_relative(&mut relative, name);
+            let taken = match &entry {
+                Some(entry) => self.take_entry(task, directory, entry, &relative, listing)?,
+                None => Taken::No,
+            };
+            if taken != Taken::AsFile {
+                listing.absent.files.push(name.clone());
+            }
+            if taken != Taken::AsDirectory {
+                listing.absent.directories.push(name.clone());
+            }
+            listing.send_if_full();
         }
         Ok(())
     }
@@ -194,31 +336,32 @@ impl<'a> Walk<'a> {
         entry: &DirectoryEntry,
         relative: &[u8],
         listing: &mut OpenListing<'_, 'a>,
-    ) -> io::Result<()> {
+    ) -> io::Result<Taken> {
         let name = entry.name();
         if self.request.filter.passes_over(name, relative) {
-            return Ok(());
+            return Ok(Taken::No);
         }
         match entry.kind {
             EntryKind::Directory => return self.enter(task, directory, entry, relative),
             EntryKind::Link if self.request.settings.follow_links => {
                 self.follow(task, name, relative);
-                return Ok(());
+                return Ok(Taken::No);
             }
             EntryKind::Link | EntryKind::Other => {
                 self.progress.passed_over.add(1);
-                return Ok(());
+                return Ok(Taken::No);
             }
             EntryKind::File => {}
         }
         if !self.request.filter.includes(relative) || self.is_own_file(task, name) {
-            return Ok(());
+            return Ok(Taken::No);
         }
-        let Some(stat) = directory.stat(entry)? else { return Ok(()) };
+        let Some(stat) = directory.stat(entry)? else { return Ok(Taken::No) };
         if stat.is_file && self.request.filter.takes_size(stat.size) {
             listing.add(Entry::of(name, &stat, task.device));
+            return Ok(Taken::AsFile);
         }
-        Ok(())
+        Ok(Taken::No)
     }
 
     /// Queues a subdirectory, unless it belongs to another root or lies too deep.
@@ -228,8 +371,8 @@ impl<'a> Walk<'a> {
         directory: &OpenDirectory,
         entry: &DirectoryEntry,
         relative: &[u8],
-    ) -> io::Result<()> {
-        let Some(stat) = directory.stat(entry)? else { return Ok(()) };
+    ) -> io::Result<Taken> {
+        let Some(stat) = directory.stat(entry)? else { return Ok(Taken::No) };
         let name = entry.name();
         let absolute = task.absolute.join(OsStr::from_bytes(name));
         let device = stat.device;
@@ -241,22 +384,30 @@ impl<'a> Walk<'a> {
             Place { volume: Arc::clone(&task.place.volume), path: task.place.path.join(name) }
         };
         if self.request.other_roots.contains(&place.location()) {
-            return Ok(());
+            return Ok(Taken::No);
         }
-        if mounted_here {
+        let reach = match task.reach {
+            Reach::Itself if self.is_followed(&absolute) => return Ok(Taken::No),
+            Reach::Names(_) if self.is_followed(&absolute) => Reach::Itself,
+            _ => Reach::Below,
+        };
+        if reach == Reach::Below && (mounted_here || task.reach != Reach::Below) {
             self.note_entered(place.clone());
-            if self.request.settings.one_file_system && device != self.root_device {
-                return Ok(());
-            }
+        }
+        if mounted_here && self.request.settings.one_file_system && device != self.root_device {
+            return Ok(Taken::No);
         }
         if self.request.settings.max_depth.is_some_and(|levels| depth > levels) {
-            return Ok(());
+            return Ok(Taken::No);
         }
         if self.request.settings.follow_links && !self.visit(device, stat.inode) {
-            return Ok(());
+            return Ok(Taken::No);
         }
-        self.tasks.push(Task { absolute, place, device, relative: relative.to_vec(), depth });
-        Ok(())
+        if reach == Reach::Itself {
+            locked(&self.listed).push(place.clone());
+        }
+        self.tasks.push(Task { absolute, place, device, relative: relative.to_vec(), depth, reach });
+        Ok(Taken::AsDirectory)
     }
 
     /// Takes on what a symbolic link points to, under its real path, so that nothing ever has two
@@ -286,7 +437,8 @@ impl<'a> Walk<'a> {
                 return;
             }
             locked(&self.linked).push(place.clone());
-            self.tasks.push(Task { absolute, place, device, relative: relative.to_vec(), depth });
+            let (relative, reach) = (relative.to_vec(), Reach::Below);
+            self.tasks.push(Task { absolute, place, device, relative, depth, reach });
             return;
         }
         let wanted = metadata.is_file()
@@ -316,7 +468,9 @@ impl<'a> Walk<'a> {
             if !was_walked {
                 locked(&self.linked).push(place.clone());
             }
-            let coverage = if was_walked { Coverage::Selected } else { Coverage::Whole };
+            // Of a part, what was not walked may be walked with the rest.
+            let is_all = !was_walked && matches!(self.request.part, Part::Whole);
+            let coverage = if is_all { Coverage::Whole } else { Coverage::Selected(Absent::default()) };
             let Place { volume, path } = place;
             self.send(Listing { volume, directory: path, coverage, entries });
         }
@@ -338,6 +492,10 @@ impl<'a> Walk<'a> {
             directory == Some(absolute_bytes(&task.absolute))
         };
         self.request.own_files.iter().any(is_own)
+    }
+
+    fn is_followed(&self, directory: &Path) -> bool {
+        self.request.follower.as_ref().is_some_and(|follower| follower.knows(directory))
     }
 
     /// True the first time.
@@ -416,16 +574,29 @@ struct OpenListing<'w, 'a> {
     walk: &'w Walk<'a>,
     place: Place,
     entries: Vec<Entry>,
+    /// Of names that were looked at one by one, what they are not; else empty.
+    absent: Absent,
+    is_selection: bool,
     pieces: usize,
 }
 
 impl<'w, 'a> OpenListing<'w, 'a> {
     fn new(walk: &'w Walk<'a>, task: &Task) -> Self {
-        Self { walk, place: task.place.clone(), entries: Vec::new(), pieces: 0 }
+        let is_selection = matches!(task.reach, Reach::Names(_));
+        let (place, absent) = (task.place.clone(), Absent::default());
+        Self { walk, place, entries: Vec::new(), absent, is_selection, pieces: 0 }
+    }
+
+    /// Sends what was looked at so far, if it is enough.
+    fn send_if_full(&mut self) {
+        if self.entries.len().max(self.absent.files.len()) >= LISTING_ENTRIES {
+            let absent = std::mem::take(&mut self.absent);
+            self.send(Coverage::Selected(absent));
+        }
     }
 
     fn add(&mut self, entry: Entry) {
-        if self.entries.len() == LISTING_ENTRIES {
+        if self.entries.len() == LISTING_ENTRIES && !self.is_selection {
             self.send(Coverage::Piece { first: self.pieces == 0, last: false });
             self.pieces += 1;
         }
@@ -436,7 +607,8 @@ impl<'w, 'a> OpenListing<'w, 'a> {
         let coverage = match trouble {
             Some(problem) => Coverage::Unreadable(problem),
             // A walk that was told to stop may have left the loop early.
-            None if self.walk.stopped.load(Ordering::Relaxed) => Coverage::Selected,
+            _ if self.is_selection => Coverage::Selected(std::mem::take(&mut self.absent)),
+            None if self.walk.stopped.load(Ordering::Relaxed) => Coverage::Selected(Absent::default()),
             None if self.pieces == 0 => Coverage::Whole,
             None => Coverage::Piece { first: false, last: true },
         };
@@ -475,7 +647,14 @@ mod tests {
             mount: Mount { root: VolumePath::new(b""), at: b"/".as_slice().into() },
         };
         let place = Place { volume: Arc::new(volume), path: VolumePath::new(b"") };
-        tasks.push(Task { absolute: PathBuf::new(), place, device: 0, relative: Vec::new(), depth: 1 });
+        tasks.push(Task {
+            absolute: PathBuf::new(),
+            place,
+            device: 0,
+            relative: Vec::new(),
+            depth: 1,
+            reach: Reach::Below,
+        });
         std::thread::scope(|scope| {
             let panicking = scope.spawn(|| {
                 let _running = tasks.next().map(|_| Running(&tasks));

@@ -11,11 +11,12 @@ use serde::de::DeserializeOwned;
 use super::{IndexError, Result};
 use crate::model::digest::{Digest, Sample};
 use crate::model::group::Summary;
+use crate::model::history::Figures;
 use crate::model::listing::DirectoryId;
 use crate::model::path::VolumePath;
 use crate::model::pending::{FileId, FileKey, Job, PendingName, Stage};
 use crate::model::rot::{Ending, RingPosition};
-use crate::model::scan::{Root, ScanStatus};
+use crate::model::scan::{Root, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
 use crate::model::stamp::{Nanos, Stamp};
 use crate::model::upkeep::WatchMode;
@@ -50,6 +51,12 @@ impl RowState {
 /// True if there is such a root, with these options.
 pub(super) fn is_known(roots: &[Root], extent: &Extent, settings: &ScanSettings) -> bool {
     roots.iter().any(|root| root.extent == *extent && root.settings == *settings)
+}
+
+/// Those of some subtrees that do not lie in known ones.
+pub(super) fn uncovered(extents: &[Extent], known: &[Extent]) -> Vec<Extent> {
+    let is_new = |extent: &&Extent| !known.iter().any(|known| known.covers(extent));
+    extents.iter().filter(is_new).cloned().collect()
 }
 
 /// What the end of a walk changed.
@@ -123,6 +130,28 @@ pub(super) fn status(word: &str) -> Result<ScanStatus> {
     let found = ScanStatus::ALL.into_iter().find(|status| status.as_str() == word);
     found.ok_or_else(|| IndexError::Damaged(format!("unknown scan status {word:?}")))
 }
+
+/// What began a run, from its word.
+pub(super) fn kind(word: &str) -> Result<ScanKind> {
+    let found = ScanKind::ALL.into_iter().find(|kind| kind.as_str() == word);
+    found.ok_or_else(|| IndexError::Damaged(format!("unknown kind of run {word:?}")))
+}
+
+/// The figures of a run, if they were noted: see [`history_figures`].
+pub(super) fn figures(columns: [Option<i64>; 5]) -> Option<Figures> {
+    let [files, bytes, groups, redundant_files, reclaimable_bytes] =
+        columns.map(|column| column.map(to_count));
+    Some(Figures {
+        files: files?,
+        bytes: bytes?,
+        groups: groups?,
+        redundant_files: redundant_files?,
+        reclaimable_bytes: reclaimable_bytes?,
+    })
+}
+
+/// What is said of a run whose process died.
+pub(super) const DIED: &str = "the process that ran it died";
 
 /// How a root is watched, from its columns.
 pub(super) fn watch_mode(word: &str, reason: Option<String>) -> Result<WatchMode> {

@@ -24,8 +24,10 @@ pub mod sqlite;
 
 pub use error::IndexError;
 
+use crate::model::file::{FileItem, FilesFilter};
 use crate::model::group::{ProblemRow, ReportFilter, ReportItem, Summary};
-use crate::model::listing::{DirectoryId, Listing};
+use crate::model::history::{FiguresAt, HistoryFilter, Run};
+use crate::model::listing::{DirectoryId, KnownName, Listing, Move};
 use crate::model::path::VolumePath;
 use crate::model::pending::{ExtentTotals, FileId, Job, Outcome, PendingTotals, Scope, Stage};
 use crate::model::rot::{Ended, HashRange, Rereading, RingPosition, Rot};
@@ -112,11 +114,29 @@ pub trait Index: Send + Sync + Debug {
     /// size.
     async fn report(&self, filter: &ReportFilter, places: &Places) -> Result<Box<dyn ReportReader>>;
 
+    /// What is known of single files: directory by directory in the order of their paths, and in each by name. Memory
+    /// does not grow with their number, nor with that of their copies. Where it says so, each window is of another
+    /// moment: what changes meanwhile may or may not be seen, and nothing is seen twice.
+    async fn files(&self, filter: &FilesFilter, places: &Places) -> Result<Box<dyn FilesReader>>;
+
+    /// The runs, the newest first. One whose process died is shown as interrupted, although nobody marked it yet.
+    async fn history(&self, filter: HistoryFilter) -> Result<Vec<Run>>;
+
+    /// How the figures of the whole index developed, the oldest first: at most `points` moments, evenly spread over
+    /// the time from the first to the last, and of those that fall together the latest.
+    async fn development(&self, points: u32) -> Result<Vec<FiguresAt>>;
+
     /// Files and directories that could not be read, at most `limit`.
     async fn problems(&self, places: &Places, limit: u64) -> Result<Vec<ProblemRow>>;
 
     /// The names it holds.
     async fn count_files(&self) -> Result<u64>;
+
+    /// Those of these names, each with its directory, that are known.
+    async fn known_names(&self, names: &[(Extent, Box<[u8]>)]) -> Result<Vec<KnownName>>;
+
+    /// The names of physical files, by volume and inode. Looks at each row.
+    async fn names_of(&self, files: &[(VolumeId, u64)]) -> Result<Vec<KnownName>>;
 
     /// True if a directory in one of these subtrees is known.
     async fn knows(&self, extents: &[Extent]) -> Result<bool>;
@@ -166,6 +186,14 @@ pub trait ReportReader {
 
     /// The next groups and their participants, in order; empty at the end.
     async fn next(&mut self) -> Result<Vec<ReportItem>>;
+}
+
+/// What is known of files, step by step.
+#[async_trait(?Send)]
+pub trait FilesReader {
+    /// The next files, each followed by its copies if they are wanted; empty at the end. The copies of the last file
+    /// may go on with the next call.
+    async fn next(&mut self) -> Result<Vec<FileItem>>;
 }
 
 /// What became of some listings.
@@ -222,8 +250,14 @@ pub trait Writer {
         within: Option<&VolumePath>,
     ) -> Result<ScanId>;
 
-    /// Goes on with a scan that was ended: it is as if it had just begun, but keeps its number.
-    async fn continue_scan(&mut self, scan: ScanId) -> Result<()>;
+    /// Goes on with a scan that was ended: its row gets a new id, as if it had just begun, which is returned. What was
+    /// listed under the old one is older than what will be.
+    async fn continue_scan(&mut self, scan: ScanId) -> Result<ScanId>;
+
+    /// Moves what is known to where it was moved to, in this order; what was there before is removed. Of a directory
+    /// that is everything below it; of a file only if it still has the size, the mtime and the inode it had, and then
+    /// the ctime that the move gave it is noted. The volumes must have been registered.
+    async fn write_moves(&mut self, scan: ScanId, moves: &[Move]) -> Result<()>;
 
     /// Writes what was listed: new rows without hash; changed rows lose theirs; unchanged ones are
     /// not touched; rows that a wholly listed directory does not hold any more are removed. The
@@ -239,6 +273,15 @@ pub trait Writer {
         &mut self,
         scan: ScanId,
         root: Option<RootId>,
+        extents: &[Extent],
+        linked: &[Extent],
+    ) -> Result<u64>;
+
+    /// Ends the walk of parts of a root that reached its end: the same, in these subtrees alone.
+    async fn finish_parts(
+        &mut self,
+        scan: ScanId,
+        root: RootId,
         extents: &[Extent],
         linked: &[Extent],
     ) -> Result<u64>;

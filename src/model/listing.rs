@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::digest::Fingerprint;
 use super::path::VolumePath;
 use super::stamp::{FileStat, Stamp};
-use super::volume::MountedVolume;
+use super::volume::{Extent, MountedVolume};
 
 /// A directory's row in the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,10 +42,44 @@ pub enum Coverage {
         /// The last piece of the directory.
         last: bool,
     },
-    /// Some of its files, named one by one: nothing follows about the others.
-    Selected,
+    /// Some of its names, looked at one by one: nothing follows about the others.
+    Selected(Absent),
     /// It could not be read, or not to its end, for this reason. Nothing in it or below it is gone.
     Unreadable(Problem),
+}
+
+/// Something that was renamed on its volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// The filesystem.
+    pub volume: Arc<MountedVolume>,
+    /// Where it was there.
+    pub from: VolumePath,
+    /// Where it is now.
+    pub to: VolumePath,
+    /// What it is now, if it is a file whose content nobody can have changed meanwhile. None for a directory: what is
+    /// in it is compared when it is listed.
+    pub stamp: Option<Stamp>,
+}
+
+/// A name of a physical file, as the index knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownName {
+    /// Its directory.
+    pub directory: Extent,
+    /// Its name there.
+    pub name: Box<[u8]>,
+    /// What it was when it was listed.
+    pub stamp: Stamp,
+}
+
+/// Of names that were looked at, what they are not (any more).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Absent {
+    /// Names that are no files of interest.
+    pub files: Vec<Box<[u8]>>,
+    /// Names that are no directories: what was below them is gone.
+    pub directories: Vec<Box<[u8]>>,
 }
 
 /// A directory as the walk found it.
@@ -65,6 +99,14 @@ impl Listing {
     /// The fingerprint of all that the directory holds, if this is all.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         (self.coverage == Coverage::Whole).then(|| Fingerprint::of(&self.entries))
+    }
+
+    /// What its names are not, if only some were looked at.
+    pub fn absent(&self) -> Option<&Absent> {
+        match &self.coverage {
+            Coverage::Selected(absent) => Some(absent),
+            Coverage::Whole | Coverage::Piece { .. } | Coverage::Unreadable(_) => None,
+        }
     }
 
     /// True if it could not be read, or not to its end.

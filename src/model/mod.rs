@@ -4,11 +4,14 @@
 //! walked, read, stored or shown.
 
 pub mod digest;
+pub mod file;
 pub mod group;
+pub mod history;
 pub mod listing;
 pub mod path;
 pub mod pending;
 pub mod rot;
+pub mod rules;
 pub mod scan;
 pub mod settings;
 pub mod stamp;

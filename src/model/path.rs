@@ -39,6 +39,12 @@ impl VolumePath {
         Self(joined.into())
     }
 
+    /// The directory it lies in, and its name there; none for the filesystem's own root.
+    pub fn split(&self) -> Option<(Self, &[u8])> {
+        let slash = self.0.iter().rposition(|byte| *byte == b'/')?;
+        Some((Self(self.0[..slash].into()), &self.0[slash + 1..]))
+    }
+
     /// True if this is `ancestor` or lies below it.
     pub fn is_within(&self, ancestor: &Self) -> bool {
         strip_prefix(&self.0, &ancestor.0).is_some()

@@ -41,7 +41,7 @@ pub struct FileKey {
 /// Which files processing takes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Every file that has no hash, read whole (`--hash-all`).
+    /// Every file that has no hash, below roots with hash all, read whole.
     Everything,
     /// Files that share their size with another physical file and have neither sample nor hash:
     /// small ones are read whole, large ones at three places.
@@ -55,6 +55,8 @@ pub enum Stage {
 pub struct Scope {
     /// The subtrees whose files are to be compared, with each other and with all others.
     pub extents: Vec<Extent>,
+    /// Directories, without what lies below them, of which the same holds.
+    pub directories: Vec<Extent>,
     /// Volumes that can be reached now; files elsewhere wait.
     pub reachable: Vec<VolumeId>,
     /// True for one that only helps: what others have chosen already is as good as a choice of its own.

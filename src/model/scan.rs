@@ -174,9 +174,23 @@ pub struct ScanCounts {
 }
 
 impl ScanCounts {
+    /// Rows that are not what they were.
+    pub fn changes(&self) -> u64 {
+        self.added + self.updated + self.removed
+    }
+
     /// True if a row is not what it was.
     pub fn have_changes(&self) -> bool {
-        self.added + self.updated + self.removed > 0
+        self.changes() > 0
+    }
+}
+
+impl std::ops::Add for ScanCounts {
+    type Output = Self;
+
+    fn add(mut self, other: Self) -> Self {
+        self += other;
+        self
     }
 }
 

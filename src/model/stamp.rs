@@ -20,6 +20,11 @@ impl Nanos {
         Self(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
     }
 
+    /// How long it is from this moment to a later one; nothing to an earlier one, as when a clock was set back.
+    pub fn until(self, later: Self) -> Duration {
+        Duration::from_nanos(u64::try_from(later.0.saturating_sub(self.0)).unwrap_or_default())
+    }
+
     fn is_between(self, from: Self, to: Self) -> bool {
         (from..=to).contains(&self)
     }
@@ -44,6 +49,18 @@ pub struct Stamp {
 
 /// How coarse a timestamp may be: FAT keeps two seconds, the coarsest filesystem in use.
 const COARSEST_TIMESTAMP: Duration = Duration::from_secs(2);
+
+/// The same where times are known to be fine: the kernel's clock for them ticks every 1 to 10 ms (`CONFIG_HZ`).
+const FINE_TIMESTAMP: Duration = Duration::from_millis(100);
+
+/// How exact the times of files are where they lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// Nobody knows, or they are another host's.
+    Unknown,
+    /// This host's own, and finer than a second if the file system keeps them so.
+    Own,
+}
 
 /// What the system says of a file or directory, from whichever call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,8 +111,11 @@ impl Stamp {
     /// True if a change during `from..to` could leave this very stamp behind, because the file was
     /// last touched within one tick of the clock around it (git calls such a file "racily clean").
     /// What was read then is kept but read once more by the next scan.
-    pub fn is_racy(&self, from: Nanos, to: Nanos) -> bool {
-        let tick = i64::try_from(COARSEST_TIMESTAMP.as_nanos()).unwrap_or(i64::MAX);
+    pub fn is_racy(&self, from: Nanos, to: Nanos, clock: Clock) -> bool {
+        // A time below the millisecond shows that the file system keeps such (ext3 and FAT do not).
+        let is_fine = clock == Clock::Own && self.ctime.0 % 1_000_000 != 0;
+        let tick = if is_fine { FINE_TIMESTAMP } else { COARSEST_TIMESTAMP };
+        let tick = i64::try_from(tick.as_nanos()).unwrap_or(i64::MAX);
         let (from, to) = (from.shifted(-tick), to.shifted(tick));
         self.mtime.is_between(from, to) || self.ctime.is_between(from, to)
     }
@@ -113,9 +133,22 @@ mod tests {
     fn only_a_recent_change_is_racy() {
         let second = 1_000_000_000;
         let (from, to) = (Nanos(100 * second), Nanos(101 * second));
-        assert!(stamp(99 * second, 0).is_racy(from, to));
-        assert!(stamp(0, 102 * second).is_racy(from, to));
-        assert!(!stamp(97 * second, 90 * second).is_racy(from, to));
-        assert!(!stamp(900 * second, 0).is_racy(from, to), "a date in the future is no change");
+        let is_racy = |stamp: Stamp| stamp.is_racy(from, to, Clock::Unknown);
+        assert!(is_racy(stamp(99 * second, 0)));
+        assert!(is_racy(stamp(0, 102 * second)));
+        assert!(!is_racy(stamp(97 * second, 90 * second)));
+        assert!(!is_racy(stamp(900 * second, 0)), "a date in the future is no change");
+    }
+
+    #[test]
+    fn where_times_are_fine_only_the_moment_itself_is_racy() {
+        let second = 1_000_000_000;
+        let (from, to) = (Nanos(100 * second), Nanos(101 * second));
+        let half_a_second_before = stamp(99 * second + second / 2, 99 * second + second / 2 + 1);
+        assert!(!half_a_second_before.is_racy(from, to, Clock::Own));
+        assert!(half_a_second_before.is_racy(from, to, Clock::Unknown));
+        let whole_milliseconds = stamp(99 * second + second / 2, 99 * second + second / 2);
+        assert!(whole_milliseconds.is_racy(from, to, Clock::Own), "it may keep whole seconds");
+        assert!(stamp(0, 100 * second - 99_999_999).is_racy(from, to, Clock::Own));
     }
 }

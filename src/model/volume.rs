@@ -139,17 +139,18 @@ impl MountMap {
         of_volume.map(|(_, mount)| mount).find_map(|mount| mount.absolute(directory))
     }
 
+    /// Where an absolute path lies: in the volume whose mount is nearest above it.
+    pub fn locate(&self, absolute: &Path) -> Option<Extent> {
+        let above = self.mounts.iter().filter_map(|(volume, mount)| {
+            Some((mount.at.len(), Extent { volume: *volume, path: mount.locate(absolute)? }))
+        });
+        above.max_by_key(|(length, _)| *length).map(|(_, extent)| extent)
+    }
+
     /// Everything of the index that lies below an absolute path: its place in the volume whose
     /// mount is nearest above it, and each volume mounted below it.
     pub fn extents_below(&self, absolute: &Path) -> Vec<Extent> {
-        let nearest = self
-            .mounts
-            .iter()
-            .filter_map(|(volume, mount)| {
-                Some((mount.at.len(), Extent { volume: *volume, path: mount.locate(absolute)? }))
-            })
-            .max_by_key(|(length, _)| *length);
-        let mut extents: Vec<Extent> = nearest.into_iter().map(|(_, extent)| extent).collect();
+        let mut extents: Vec<Extent> = self.locate(absolute).into_iter().collect();
         for (volume, mount) in &self.mounts {
             let mounted_below = strip_prefix(&mount.at, absolute_bytes(absolute));
             if mounted_below.is_some_and(|below| !below.is_empty()) {

@@ -52,6 +52,29 @@ fn unescape(field: &[u8]) -> Vec<u8> {
     plain
 }
 
+/// Types of local file systems, see `statfs(2)` and `linux/magic.h`; the upper layer of overlayfs is one, too.
+const LOCAL: [u64; 8] = [
+    0xef53,      // ext2, ext3, ext4
+    0x5846_5342, // xfs
+    0x9123_683e, // btrfs
+    0x0102_1994, // tmpfs
+    0xf2f5_2010, // f2fs
+    0x2fc1_2fc1, // zfs
+    0xca45_1a4e, // bcachefs
+    0x794c_7630, // overlayfs
+];
+
+/// True if an open directory lies on a file system whose times this host's clock sets.
+pub(super) fn keeps_own_times(directory: &OwnedFd) -> bool {
+    let kind = rustix::fs::fstatfs(directory).map(|status| u64::try_from(status.f_type).unwrap_or_default());
+    kind.is_ok_and(|kind| LOCAL.contains(&kind))
+}
+
+/// A limit of inotify, such as `max_user_watches`; see `inotify(7)`.
+pub fn inotify_limit(name: &str) -> Option<u64> {
+    std::fs::read_to_string(format!("/proc/sys/fs/inotify/{name}")).ok()?.trim().parse().ok()
+}
+
 /// The number `statfs` gives the filesystem that a path lies on (`f_fsid`).
 pub fn filesystem_number(path: &Path) -> io::Result<u64> {
     Ok(rustix::fs::statvfs(path)?.f_fsid)

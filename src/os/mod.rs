@@ -3,7 +3,7 @@
 //! Owns the mount table, the number a filesystem goes by, open directories, and paths longer than a system
 //! call takes. Refuses to know what they are used for.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -25,7 +25,7 @@ mod portable;
 use portable as system;
 
 use system::ShortPath;
-pub use system::{filesystem_number, forget_cached, mount_points};
+pub use system::{filesystem_number, forget_cached, inotify_limit, mount_points};
 
 /// A line of the system's mount table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +66,11 @@ impl Directory {
         Ok(rustix::fs::fstat(&self.0)?.st_dev)
     }
 
+    /// True if the times of its files are set by this host's clock, as far as the type of the file system tells.
+    pub fn keeps_own_times(&self) -> bool {
+        system::keeps_own_times(&self.0)
+    }
+
     /// Opens a file to read its content.
     ///
     /// A symbolic link is not followed (see [`is_link_refused`]), and a fifo that took the file's place does
@@ -98,15 +103,31 @@ pub enum EntryKind {
 /// An entry of a directory that is being listed.
 #[derive(Debug)]
 pub struct DirectoryEntry {
-    entry: rustix::fs::DirEntry,
+    name: EntryName,
     /// What it is.
     pub kind: EntryKind,
+}
+
+/// Whose name this is.
+#[derive(Debug)]
+enum EntryName {
+    /// The system's, as it was listed.
+    Listed(rustix::fs::DirEntry),
+    /// The caller's, who asked for it.
+    Asked(CString),
 }
 
 impl DirectoryEntry {
     /// Its name: raw bytes, no slash.
     pub fn name(&self) -> &[u8] {
-        self.entry.file_name().to_bytes()
+        self.c_name().to_bytes()
+    }
+
+    fn c_name(&self) -> &CStr {
+        match &self.name {
+            EntryName::Listed(entry) => entry.file_name(),
+            EntryName::Asked(name) => name,
+        }
     }
 }
 
@@ -129,28 +150,39 @@ impl OpenDirectory {
             }
             let told = match entry.file_type() {
                 // Not every filesystem tells.
-                FileType::Unknown => self.look_at(&entry)?.map(|stat| FileType::from_raw_mode(stat.st_mode)),
-                told => Some(told),
+                FileType::Unknown => self.look_at(entry.file_name())?.map(|stat| kind_of(&stat)),
+                told => Some(kind(told)),
             };
-            if let Some(told) = told {
-                return Ok(Some(DirectoryEntry { kind: kind(told), entry }));
+            if let Some(kind) = told {
+                return Ok(Some(DirectoryEntry { kind, name: EntryName::Listed(entry) }));
             }
         }
         Ok(None)
     }
 
-    /// What the system says of an entry, of a symbolic link itself; none if it is gone since it was listed.
-    pub fn stat(&self, entry: &DirectoryEntry) -> io::Result<Option<FileStat>> {
-        Ok(self.look_at(&entry.entry)?.as_ref().map(file_stat))
+    /// The entry of this name; none if there is none.
+    pub fn entry(&self, name: &[u8]) -> io::Result<Option<DirectoryEntry>> {
+        let name = CString::new(name)?;
+        let kind = self.look_at(&name)?.map(|stat| kind_of(&stat));
+        Ok(kind.map(|kind| DirectoryEntry { kind, name: EntryName::Asked(name) }))
     }
 
-    fn look_at(&self, entry: &rustix::fs::DirEntry) -> io::Result<Option<rustix::fs::Stat>> {
-        match rustix::fs::statat(self.0.fd()?, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW) {
+    /// What the system says of an entry, of a symbolic link itself; none if it is gone since it was listed.
+    pub fn stat(&self, entry: &DirectoryEntry) -> io::Result<Option<FileStat>> {
+        Ok(self.look_at(entry.c_name())?.as_ref().map(file_stat))
+    }
+
+    fn look_at(&self, name: &CStr) -> io::Result<Option<rustix::fs::Stat>> {
+        match rustix::fs::statat(self.0.fd()?, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
             Err(rustix::io::Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
+}
+
+fn kind_of(stat: &rustix::fs::Stat) -> EntryKind {
+    kind(FileType::from_raw_mode(stat.st_mode))
 }
 
 fn kind(file_type: FileType) -> EntryKind {

@@ -24,6 +24,17 @@ pub const WITHOUT_ACCESS_TIME: OFlags = OFlags::empty();
 /// Nobody is asked: a file that was read of late may be read from memory.
 pub fn forget_cached(_file: &File) {}
 
+/// Nobody tells.
+#[cfg_attr(target_os = "linux", expect(dead_code, reason = "only its own tests compile it there"))]
+pub(super) fn keeps_own_times(_directory: &std::os::fd::OwnedFd) -> bool {
+    false
+}
+
+/// There is none.
+pub fn inotify_limit(_name: &str) -> Option<u64> {
+    None
+}
+
 /// No number that is known to be stable.
 pub fn filesystem_number(_path: &Path) -> io::Result<u64> {
     Err(io::ErrorKind::Unsupported.into())
@@ -56,5 +67,6 @@ mod tests {
         assert!(mount_points().unwrap().is_empty());
         assert!(filesystem_number(Path::new("/")).is_err());
         forget_cached(&tempfile::tempfile().unwrap());
+        assert_eq!(inotify_limit("max_user_watches"), None);
     }
 }

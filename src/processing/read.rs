@@ -14,7 +14,7 @@ use crate::concurrency::Meter;
 use crate::model::digest::{Digest, Sample, first_half};
 use crate::model::listing::Problem;
 use crate::model::pending::{Finding, Job, Outcome, PendingName, SAMPLE_PIECE, SMALL_FILE, Stage};
-use crate::model::stamp::{FileStat, Nanos, Stamp};
+use crate::model::stamp::{Clock, FileStat, Nanos, Stamp};
 use crate::os::{self, Directory};
 
 /// Bytes asked for at once: a small file has to fit in one request. Of a file that is not cached, more than the
@@ -29,6 +29,8 @@ pub struct FileReader {
     buffer: Vec<u8>,
     /// The directory of the last file: the next one is mostly in it, too.
     directory: Option<(Arc<Path>, Directory)>,
+    /// Of that directory.
+    clock: Clock,
     cancel: Cancel,
 }
 
@@ -63,7 +65,7 @@ impl From<io::Error> for Stop {
 impl FileReader {
     /// A reader that gives up at the next chunk once `cancel` is requested.
     pub fn new(cancel: Cancel) -> Self {
-        Self { buffer: vec![0; BUFFER], directory: None, cancel }
+        Self { buffer: vec![0; BUFFER], directory: None, clock: Clock::Unknown, cancel }
     }
 
     /// Reads a file once for all its names, and adds an outcome for each; `None` if it was cancelled, so that
@@ -95,13 +97,17 @@ impl FileReader {
     fn find(&mut self, listed: &Listed, name: &PendingName, meter: &mut Meter<'_>) -> Result<Finding, Stop> {
         let from = Nanos::now();
         let content = self.read(listed, name, meter)?;
-        Ok(finding(&content, from))
+        Ok(finding(&content, from, self.clock))
     }
 
     fn open(&mut self, name: &PendingName) -> Result<File, Stop> {
         let opened = match self.directory.take() {
             Some((path, directory)) if path == name.directory => (path, directory),
-            _ => (Arc::clone(&name.directory), Directory::open(&name.directory)?),
+            _ => {
+                let directory = Directory::open(&name.directory)?;
+                self.clock = if directory.keeps_own_times() { Clock::Own } else { Clock::Unknown };
+                (Arc::clone(&name.directory), directory)
+            }
         };
         let (_, directory) = self.directory.insert(opened);
         match directory.open_to_read(OsStr::from_bytes(&name.key.name)) {
@@ -203,14 +209,14 @@ impl FileReader {
     }
 }
 
-fn finding(content: &Content, from: Nanos) -> Finding {
+fn finding(content: &Content, from: Nanos, clock: Clock) -> Finding {
     let to = Nanos::now();
     match *content {
         Content::Whole(digest, sample, stamp) => {
-            Finding::Hashed { digest, sample, ctime: stamp.ctime, racy: stamp.is_racy(from, to) }
+            Finding::Hashed { digest, sample, ctime: stamp.ctime, racy: stamp.is_racy(from, to, clock) }
         }
         Content::Places(sample, stamp) => {
-            Finding::Sampled { sample, ctime: stamp.ctime, racy: stamp.is_racy(from, to) }
+            Finding::Sampled { sample, ctime: stamp.ctime, racy: stamp.is_racy(from, to, clock) }
         }
         Content::Changed(now) => Finding::Changed(now),
     }

@@ -1,13 +1,9 @@
 //! The CSV report (RFC 4180): a header, then a line for each name.
 
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt as _;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 
 use super::{Head, Sink};
-use crate::format::rfc3339;
+use crate::format::{base64_if_odd, rfc3339};
 use crate::model::group::{Group, ReportItem};
 
 const HEADER: [&str; 9] =
@@ -49,8 +45,7 @@ impl<W: Write> Sink for CsvSink<W> {
             ReportItem::Member(member) => member,
         };
         let Some(group) = self.group else { return Ok(()) };
-        let odd = member.path.to_str().is_none();
-        let encoded = if odd { STANDARD.encode(member.path.as_os_str().as_bytes()) } else { String::new() };
+        let encoded = base64_if_odd(&member.path).unwrap_or_default();
         Ok(self.output.write_record([
             self.groups.to_string().as_str(),
             &group.size.to_string(),

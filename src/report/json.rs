@@ -1,15 +1,12 @@
 //! The JSON report, version 1: stable, documented in the README, written as a stream.
 
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use super::{Head, Sink};
-use crate::format::rfc3339;
+use crate::format::{base64_if_odd, rfc3339};
 use crate::model::group::{Group, Member, ReportItem};
 
 /// Writes JSON.
@@ -18,8 +15,7 @@ pub struct JsonSink<W> {
     output: W,
     limit: Option<u64>,
     open: Open,
-    /// Hard links of the open file whose names are not UTF-8.
-    odd_links: Vec<String>,
+    links: LinkList,
 }
 
 /// How deep the text is inside the groups.
@@ -27,7 +23,63 @@ pub struct JsonSink<W> {
 enum Open {
     Groups,
     Files,
-    Links { any: bool },
+    Links,
+}
+
+/// The hard links of a file, as they come.
+#[derive(Debug, Default)]
+pub(super) struct LinkList {
+    any: bool,
+    /// Those whose names are not UTF-8.
+    odd: Vec<String>,
+}
+
+impl LinkList {
+    /// Begins the list of the file whose object is open.
+    pub(super) fn begin(&mut self, output: &mut impl Write) -> io::Result<()> {
+        self.any = false;
+        write!(output, ",\"hard_links\":[")
+    }
+
+    pub(super) fn add(&mut self, output: &mut impl Write, path: &Path) -> io::Result<()> {
+        if std::mem::replace(&mut self.any, true) {
+            write!(output, ",")?;
+        }
+        self.odd.extend(base64_if_odd(path));
+        Ok(serde_json::to_writer(output, &path.to_string_lossy())?)
+    }
+
+    pub(super) fn end(&mut self, output: &mut impl Write) -> io::Result<()> {
+        write!(output, "]")?;
+        if !self.odd.is_empty() {
+            write!(output, ",\"hard_links_base64\":")?;
+            serde_json::to_writer(output, &self.odd)?;
+            self.odd.clear();
+        }
+        Ok(())
+    }
+}
+
+/// Begins the object of a file with where it is.
+pub(super) fn begin_file(output: &mut impl Write, host: Option<&str>, path: &Path) -> io::Result<()> {
+    write!(output, "{{\"path\":")?;
+    serde_json::to_writer(&mut *output, &path.to_string_lossy())?;
+    if let Some(encoded) = base64_if_odd(path) {
+        write!(output, ",\"path_base64\":\"{encoded}\"")?;
+    }
+    if let Some(host) = host {
+        write!(output, ",\"host\":")?;
+        serde_json::to_writer(output, host)?;
+    }
+    Ok(())
+}
+
+/// Writes a copy as the object of a file, up to its hard links.
+pub(super) fn begin_member(output: &mut impl Write, links: &mut LinkList, member: &Member) -> io::Result<()> {
+    begin_file(output, member.host.as_deref(), &member.path)?;
+    let (modified, inode) = (rfc3339(member.stamp.mtime), member.stamp.inode);
+    write!(output, ",\"modified\":\"{modified}\",\"inode\":{inode}")?;
+    links.begin(output)
 }
 
 #[derive(Serialize)]
@@ -44,11 +96,7 @@ struct SummaryObject {
 impl<W: Write> JsonSink<W> {
     /// A report of at most `limit` groups.
     pub fn new(output: W, limit: Option<u64>) -> Self {
-        Self { output, limit, open: Open::Groups, odd_links: Vec::new() }
-    }
-
-    fn string(&mut self, text: &str) -> io::Result<()> {
-        Ok(serde_json::to_writer(&mut self.output, text)?)
+        Self { output, limit, open: Open::Groups, links: LinkList::default() }
     }
 
     fn group(&mut self, group: &Group) -> io::Result<()> {
@@ -68,44 +116,21 @@ impl<W: Write> JsonSink<W> {
 
     fn member(&mut self, member: &Member) -> io::Result<()> {
         if !member.first_name {
-            return self.link(&member.path);
+            return self.links.add(&mut self.output, &member.path);
         }
         let separator = if self.open == Open::Files { "\n" } else { ",\n" };
         self.close_file()?;
-        write!(self.output, "{separator}{{\"path\":")?;
-        self.string(&member.path.to_string_lossy())?;
-        if let Some(encoded) = base64_if_odd(&member.path) {
-            write!(self.output, ",\"path_base64\":\"{encoded}\"")?;
-        }
-        if let Some(host) = &member.host {
-            write!(self.output, ",\"host\":")?;
-            self.string(host)?;
-        }
-        let (modified, inode) = (rfc3339(member.stamp.mtime), member.stamp.inode);
-        write!(self.output, ",\"modified\":\"{modified}\",\"inode\":{inode},\"hard_links\":[")?;
-        self.open = Open::Links { any: false };
+        write!(self.output, "{separator}")?;
+        begin_member(&mut self.output, &mut self.links, member)?;
+        self.open = Open::Links;
         Ok(())
     }
 
-    fn link(&mut self, path: &Path) -> io::Result<()> {
-        if self.open == (Open::Links { any: true }) {
-            write!(self.output, ",")?;
-        }
-        self.open = Open::Links { any: true };
-        self.odd_links.extend(base64_if_odd(path));
-        self.string(&path.to_string_lossy())
-    }
-
     fn close_file(&mut self) -> io::Result<()> {
-        if !matches!(self.open, Open::Links { .. }) {
+        if self.open != Open::Links {
             return Ok(());
         }
-        write!(self.output, "]")?;
-        if !self.odd_links.is_empty() {
-            write!(self.output, ",\"hard_links_base64\":")?;
-            serde_json::to_writer(&mut self.output, &self.odd_links)?;
-            self.odd_links.clear();
-        }
+        self.links.end(&mut self.output)?;
         write!(self.output, "}}")
     }
 }
@@ -152,13 +177,11 @@ impl<W: Write> Sink for JsonSink<W> {
     }
 }
 
-/// The bytes of a path that is not UTF-8.
-pub(crate) fn base64_if_odd(path: &Path) -> Option<String> {
-    path.to_str().is_none().then(|| STANDARD.encode(path.as_os_str().as_bytes()))
-}
-
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::super::tests::{head, items};
     use super::*;
 

@@ -5,6 +5,8 @@
 //! a time, so that a report is never held in memory as a whole.
 
 pub mod csv;
+pub mod files;
+pub mod history;
 pub mod html;
 pub mod json;
 pub mod text;

@@ -14,10 +14,13 @@ use super::process::{Hashing, WriteBack};
 use super::{ScanError, Scanner, Unread};
 use crate::index::Writer;
 use crate::model::listing::{DirectoryId, Entry, Listing};
+use crate::model::path::VolumePath;
 use crate::model::pending::{FileId, FileKey, Job, Outcome, PendingName, Stage};
+use crate::model::rules::HashRules;
 use crate::model::scan::ScanCounts;
+use crate::model::settings::HashPolicy;
 use crate::model::stamp::Stamp;
-use crate::model::volume::MountedVolume;
+use crate::model::volume::{Extent, MountedVolume, VolumeId};
 use crate::processing::pool::Batches;
 use crate::progress::Progress;
 
@@ -35,6 +38,9 @@ pub(super) struct ReadAhead {
     hashing: Hashing,
     written: WriteBack,
     stage: Stage,
+    policy: HashPolicy,
+    /// If roots have others: what is mounted in one may lie in another.
+    rules: Option<HashRules>,
     sizes: HashMap<u64, Met>,
     /// Files that have other names: these may be met yet, and are read with them.
     linked: HashMap<(Arc<MountedVolume>, Stamp), Candidate>,
@@ -77,12 +83,23 @@ struct Candidate {
 }
 
 impl ReadAhead {
-    /// `stage`: everything, or what shares its size.
-    pub(super) fn start(scanner: &Scanner, stage: Stage) -> Result<Self, ScanError> {
-        Ok(Self {
+    /// For a root with this policy, if anything of it is to be read.
+    pub(super) fn start(
+        scanner: &Scanner,
+        policy: HashPolicy,
+        rules: HashRules,
+    ) -> Result<Option<Self>, ScanError> {
+        let stage = match policy {
+            HashPolicy::All => Stage::Everything,
+            HashPolicy::Candidates => Stage::Size,
+            HashPolicy::None => return Ok(None),
+        };
+        Ok(Some(Self {
             hashing: scanner.start_hashing()?,
             written: WriteBack::new(scanner.workers.batch),
             stage,
+            policy,
+            rules: rules.have_others_than(policy).then_some(rules),
             sizes: HashMap::new(),
             linked: HashMap::new(),
             linked_names: 0,
@@ -94,7 +111,7 @@ impl ReadAhead {
             has_stopped: false,
             progress: Arc::clone(&scanner.progress),
             read_before: scanner.progress.read_bytes.get(),
-        })
+        }))
     }
 
     /// True if the pool has to catch up before more is listed.
@@ -108,7 +125,17 @@ impl ReadAhead {
     }
 
     /// Takes on what a directory holds, whose rows have just been written.
-    pub(super) fn meet(&mut self, listing: Listing, directory: DirectoryId, first: Option<FileId>) {
+    pub(super) fn meet(
+        &mut self,
+        listing: Listing,
+        volume: VolumeId,
+        directory: DirectoryId,
+        first: Option<FileId>,
+    ) {
+        if self.goes_by_another_policy(volume, &listing.directory) {
+            self.met = None;
+            return;
+        }
         // Of rows that were there before, something may be known.
         let path = listing.volume.mount.absolute(&listing.directory);
         let Some((FileId(first), path)) = first.zip(path).filter(|_| !self.leaves_the_rest) else {
@@ -131,6 +158,13 @@ impl ReadAhead {
         if self.put_off.len() >= MOST_PUT_OFF {
             self.queue_put_off();
         }
+    }
+
+    fn goes_by_another_policy(&self, volume: VolumeId, directory: &VolumePath) -> bool {
+        self.rules.as_ref().is_some_and(|rules| {
+            let place = Extent { volume, path: directory.clone() };
+            rules.around(&place).is_some_and(|policy| policy != self.policy)
+        })
     }
 
     /// Takes down a name of a file that has several.

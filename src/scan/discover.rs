@@ -8,16 +8,19 @@ use tokio::time::MissedTickBehavior;
 
 use super::ahead::{ReadAhead, ReadAll};
 use super::process::COMMIT_INTERVAL;
-use super::{OpenScan, Run, ScanError, Scanner, Unread};
+use super::roots::{locate, why_offline};
+use super::{OpenScan, Run, ScanError, Scanner, Unread, Walked};
 use crate::bridge::run_blocking;
 use crate::discovery::filter::Filter;
 use crate::discovery::named::{NamedRequest, list_named};
-use crate::discovery::walk::{WalkRequest, walk};
+use crate::discovery::walk::{Part, WalkRequest, walk};
 use crate::model::group::ProblemRow;
 use crate::model::listing::{Coverage, Listing};
-use crate::model::pending::{Outcome, Stage};
+use crate::model::path::VolumePath;
+use crate::model::pending::Outcome;
+use crate::model::rules::HashRules;
 use crate::model::scan::{Root, ScanCounts, ScanId, ScanKind};
-use crate::model::volume::{Extent, Location, MountedVolume, VolumeId};
+use crate::model::volume::{Extent, MountedVolume, VolumeId};
 use crate::progress::Phase;
 use crate::volume::Place;
 
@@ -25,59 +28,65 @@ use crate::volume::Place;
 const WAITING_SENDS: usize = 16;
 
 impl Run<'_> {
-    /// Walks roots one after the other. Returns the subtrees that were walked.
+    /// Walks roots, or parts of them, one after the other. Returns what was walked.
     ///
     /// All their scans are on record before the first walk begins, so that a root that is not reached
     /// is known to be unfinished. With `may_read`, files of roots that are new are read meanwhile.
     pub(super) async fn discover_roots(
         &mut self,
         kind: ScanKind,
-        roots: Vec<Root>,
+        parts: Vec<(Root, Part)>,
         may_read: bool,
-    ) -> Result<Vec<Extent>, ScanError> {
+    ) -> Result<Walked, ScanError> {
         let known = self.scanner.index.roots().await?;
         let mut reachable = Vec::new();
-        for root in roots {
-            if let Some(problem) = self.why_offline(&root) {
+        for (root, part) in parts {
+            if let Some(problem) = why_offline(&self.scanner.volumes, &root) {
                 self.report.skipped_roots.push(ProblemRow { host: None, path: root.path, problem });
                 continue;
             }
-            let id = self.writer.begin_scan(Some(root.id), kind, None).await?;
-            self.scans.push(OpenScan {
-                id,
-                extents: Vec::new(),
-                counts: ScanCounts::default(),
-                discovered: false,
-            });
-            reachable.push((self.scans.len() - 1, root));
+            let within = self.within(&part);
+            let id = self.writer.begin_scan(Some(root.id), kind, within.as_ref()).await?;
+            self.scans.push(OpenScan::new(id));
+            reachable.push((self.scans.len() - 1, root, part));
         }
         self.writer.commit().await?;
 
-        let mut extents = Vec::new();
-        for (scan, root) in reachable {
+        let mut walked = Walked::default();
+        for (scan, root, part) in reachable {
             if self.scanner.cancel.is_requested() {
                 break;
             }
             self.scanner.progress.enter(Phase::Discovery);
-            let others = known.iter().filter(|other| other.id != root.id).map(Root::location).collect();
-            self.discover(scan, &root, others, may_read).await?;
-            extents.extend_from_slice(&self.scans[scan].extents);
+            self.discover(scan, &root, part, &known, may_read).await?;
+            walked.extend(&self.scans[scan].walked);
         }
-        Ok(extents)
+        Ok(walked)
     }
 
-    /// Walks one root to its end, unless it is stopped; `scan` is the place of its open scan.
-    async fn discover(
+    /// The directory that a walk is limited to, inside its volume.
+    pub(super) fn within(&self, part: &Part) -> Option<VolumePath> {
+        let Part::Below(directory) = part else { return None };
+        locate(&self.scanner.volumes, directory).ok().map(|place| place.path)
+    }
+
+    /// Walks one root to its end, or a part of it, unless it is stopped; `scan` is the place of its open scan.
+    pub(super) async fn discover(
         &mut self,
         scan: usize,
         root: &Root,
-        other_roots: HashSet<Location>,
+        part: Part,
+        known: &[Root],
         may_read: bool,
     ) -> Result<(), ScanError> {
         let scanner = self.scanner;
         let id = self.scans[scan].id;
+        let is_whole = matches!(part, Part::Whole);
+        let other_roots = known.iter().filter(|other| other.id != root.id).map(Root::location).collect();
         let request = WalkRequest {
             root: root.path.clone(),
+            part,
+            follower: self.follower.clone(),
             filter: Filter::new(&root.settings)?,
             settings: root.settings.clone(),
             other_roots,
@@ -93,16 +102,22 @@ impl Run<'_> {
             run_blocking("walk", move || walk(&request, &volumes, &pool, sender, &cancel, &progress));
         self.unread = Unread::Perhaps;
         let mut ahead = if may_read { self.read_ahead(root).await? } else { None };
-        let (mut counts, _) = self.write_listings(id, listings, ahead.as_mut()).await?;
+        let (mut counts, mut directories) = self.write_listings(id, listings, ahead.as_mut()).await?;
         let end = walking.await?.map_err(|source| ScanError::Root { path: root.path.clone(), source })?;
 
+        directories.extend(self.register(end.listed).await?);
         let mut extents = self.register(end.entered).await?;
         if end.complete {
             let mut linked = self.register(end.linked).await?;
-            // A link to a disk that is not mounted leads nowhere for now: what is there stays.
-            let reachable = scanner.reachable_mounts().await?.volumes();
-            linked.extend(root.linked.iter().filter(|extent| !reachable.contains(&extent.volume)).cloned());
-            counts.removed += self.writer.finish_discovery(id, Some(root.id), &extents, &linked).await?;
+            counts.removed += if is_whole {
+                // A link to a disk that is not mounted leads nowhere for now: what is there stays.
+                let reachable = scanner.reachable_mounts().await?.volumes();
+                let offline = root.linked.iter().filter(|extent| !reachable.contains(&extent.volume));
+                linked.extend(offline.cloned());
+                self.writer.finish_discovery(id, Some(root.id), &extents, &linked).await?
+            } else {
+                self.writer.finish_parts(id, root.id, &extents, &linked).await?
+            };
             self.writer.commit().await?;
             extents.extend(linked);
         }
@@ -117,8 +132,8 @@ impl Run<'_> {
             }
         }
         let open = &mut self.scans[scan];
-        open.extents = extents;
-        open.counts = counts;
+        open.walked = Walked { extents, directories };
+        open.counts += counts;
         open.discovered = end.complete;
         Ok(())
     }
@@ -128,7 +143,7 @@ impl Run<'_> {
         &mut self,
         request: NamedRequest,
         mut names: Box<dyn BufRead + Send>,
-    ) -> Result<Vec<Extent>, ScanError> {
+    ) -> Result<Walked, ScanError> {
         let scanner = self.scanner;
         scanner.progress.enter(Phase::Discovery);
         let scan = self.writer.begin_scan(None, ScanKind::FilesFrom, None).await?;
@@ -140,7 +155,7 @@ impl Run<'_> {
         let listing = run_blocking("list", move || {
             list_named(&request, names.as_mut(), &volumes, sender, &cancel, &progress)
         });
-        let (mut counts, extents) = self.write_listings(scan, listings, None).await?;
+        let (mut counts, directories) = self.write_listings(scan, listings, None).await?;
         let end = listing.await?.map_err(ScanError::Names)?;
 
         if end.complete {
@@ -149,10 +164,10 @@ impl Run<'_> {
         }
         counts.problems += end.problems.len() as u64;
         self.report.unknown_names = end.problems;
-        let extents: Vec<Extent> = extents.into_iter().collect();
+        let walked = Walked { extents: Vec::new(), directories };
         let discovered = end.complete;
-        self.scans.push(OpenScan { id: scan, extents: extents.clone(), counts, discovered });
-        Ok(extents)
+        self.scans.push(OpenScan { id: scan, walked: walked.clone(), counts, discovered });
+        Ok(walked)
     }
 
     async fn register(&mut self, places: Vec<Place>) -> Result<Vec<Extent>, ScanError> {
@@ -171,8 +186,8 @@ impl Run<'_> {
         if is_known || !self.writer.is_alone().await? {
             return Ok(None);
         }
-        let stage = if root.settings.hash_all { Stage::Everything } else { Stage::Size };
-        ReadAhead::start(self.scanner, stage).map(Some)
+        let rules = HashRules::of(&self.scanner.index.roots().await?);
+        ReadAhead::start(self.scanner, root.settings.hash, rules)
     }
 
     /// Writes listings as they come, many at once, and commits about every second. Returns what changed,
@@ -182,7 +197,7 @@ impl Run<'_> {
         scan: ScanId,
         listings: mpsc::Receiver<Vec<Listing>>,
         mut ahead: Option<&mut ReadAhead>,
-    ) -> Result<(ScanCounts, HashSet<Extent>), ScanError> {
+    ) -> Result<(ScanCounts, Vec<Extent>), ScanError> {
         let mut incoming = Incoming::new(listings, self.scanner.workers.batch);
         let mut counts = ScanCounts::default();
         let mut selected = HashSet::new();
@@ -208,9 +223,15 @@ impl Run<'_> {
             if batch.is_empty() {
                 break;
             }
+            let mut volumes = Vec::with_capacity(batch.len());
             for listing in &batch {
                 let volume = self.register_once(&listing.volume, &mut registered).await?;
-                if listing.coverage == Coverage::Selected {
+                volumes.push(volume);
+                if let Some(links) = &mut self.links {
+                    let linked = listing.entries.iter().filter(|entry| entry.has_other_names);
+                    links.extend(linked.map(|entry| ((volume, entry.stamp.inode), entry.stamp)));
+                }
+                if listing.absent().is_some() {
                     selected.insert(Extent { volume, path: listing.directory.clone() });
                 }
                 counts.directories += 1;
@@ -221,13 +242,15 @@ impl Run<'_> {
             let written = incoming.while_busy(self.writer.write_listings(scan, &batch)).await?;
             counts += written.counts;
             if let Some(ahead) = ahead.as_mut() {
-                for (listing, (directory, first)) in batch.into_iter().zip(written.directories) {
-                    ahead.meet(listing, directory, first);
+                for ((listing, volume), (directory, first)) in
+                    batch.into_iter().zip(volumes).zip(written.directories)
+                {
+                    ahead.meet(listing, volume, directory, first);
                 }
             }
         }
         self.writer.commit().await?;
-        Ok((counts, selected))
+        Ok((counts, selected.into_iter().collect()))
     }
 
     /// Makes what was found so far last, and what was read of it.

@@ -25,6 +25,9 @@ pub enum ScanError {
     /// Nothing is known of the directory to be resumed.
     #[error("{}: the index knows nothing of it; run 'dupfind scan' on it first", escape_path(.0))]
     Unknown(PathBuf),
+    /// A root's options keep its walks out of the directory.
+    #[error("{}: passed over by the options of its root; 'dupfind roots --json' shows them", escape_path(.0))]
+    PassedOver(PathBuf),
     /// The options choose no file that could exist.
     #[error(transparent)]
     Filter(#[from] FilterError),

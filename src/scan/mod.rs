@@ -11,28 +11,35 @@
 mod ahead;
 mod discover;
 mod error;
+mod follow;
 mod process;
+mod reconcile;
 mod roots;
 mod verify;
 mod worker;
 
+use std::collections::HashMap;
 use std::io::BufRead;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use error::ScanError;
-pub use roots::{RootRequest, check_root};
+pub use follow::{Followed, Journal, Seen, SeenMove, Touched};
+pub use reconcile::Reconciled;
+pub use roots::{RootCandidate, RootRequest, check_root};
 pub use verify::{VerifyMode, VerifyReport, VerifyRequest};
 
 use crate::cancel::Cancel;
 use crate::concurrency::Threads;
 use crate::discovery::filter::Filter;
 use crate::discovery::named::NamedRequest;
+use crate::discovery::walk::{Follower, Part};
 use crate::index::{Index, Writer};
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
-use crate::model::scan::{ScanCounts, ScanId, ScanKind, ScanStatus};
+use crate::model::scan::{Root, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
-use crate::model::volume::{Extent, Host};
+use crate::model::stamp::Stamp;
+use crate::model::volume::{Extent, Host, VolumeId};
 use crate::model::worker::Participant;
 use crate::progress::{Phase, Progress};
 use crate::volume::Volumes;
@@ -82,6 +89,10 @@ pub struct Scanner {
 struct Run<'a> {
     scanner: &'a Scanner,
     writer: Box<dyn Writer>,
+    /// Who is told of directories before they are listed.
+    follower: Option<Arc<dyn Follower>>,
+    /// Files with several names that were listed, by volume and inode, if somebody wants to know.
+    links: Option<HashMap<(VolumeId, u64), Stamp>>,
     scans: Vec<OpenScan>,
     report: ScanReport,
     unread: Unread,
@@ -100,21 +111,43 @@ enum Unread {
 
 struct OpenScan {
     id: ScanId,
-    /// The subtrees it concerns.
-    extents: Vec<Extent>,
+    /// What it concerns.
+    walked: Walked,
     counts: ScanCounts,
     /// False until its walk reached its end.
     discovered: bool,
+}
+
+impl OpenScan {
+    fn new(id: ScanId) -> Self {
+        Self { id, walked: Walked::default(), counts: ScanCounts::default(), discovered: false }
+    }
+}
+
+/// What was walked.
+#[derive(Debug, Clone, Default)]
+struct Walked {
+    /// Subtrees.
+    extents: Vec<Extent>,
+    /// Directories, without what lies below them.
+    directories: Vec<Extent>,
+}
+
+impl Walked {
+    fn extend(&mut self, other: &Self) {
+        self.extents.extend_from_slice(&other.extents);
+        self.directories.extend_from_slice(&other.directories);
+    }
 }
 
 /// What is left to do after discovery.
 enum Processing {
     /// Nothing now (`--discover-only`).
     PutOff,
-    /// All that these subtrees need.
-    Of(Vec<Extent>),
+    /// All that this needs.
+    Of(Walked),
     /// The same, but what others have chosen already comes first.
-    HelpWith(Vec<Extent>),
+    HelpWith(Walked),
 }
 
 /// What a run that came to its end leaves to be read.
@@ -161,8 +194,8 @@ impl Scanner {
         let mut run = self.begin("scan").await?;
         let result = async {
             let roots = run.put_roots(requests, defaults).await?;
-            let extents = run.discover_roots(ScanKind::Scan, roots, !discover_only).await?;
-            run.process(if discover_only { Processing::PutOff } else { Processing::Of(extents) }).await
+            let walked = run.discover_roots(ScanKind::Scan, wholly(roots), !discover_only).await?;
+            run.process(if discover_only { Processing::PutOff } else { Processing::Of(walked) }).await
         };
         let result = result.await;
         run.end(result, if discover_only { Pending::PutOff } else { Pending::Nothing }).await
@@ -182,9 +215,9 @@ impl Scanner {
                 group.push(run.as_seen_here(root, &mounts));
             }
             let is_idle = unfinished.is_empty();
-            run.discover_roots(ScanKind::Resume, unfinished, true).await?;
+            run.discover_roots(ScanKind::Resume, wholly(unfinished), true).await?;
             run.reopen(discovered).await?;
-            run.process(Processing::Of(within)).await?;
+            run.process(Processing::Of(Walked { extents: within, directories: Vec::new() })).await?;
             run.report.idle = is_idle && self.progress.total_files.get() == 0;
             Ok(())
         };
@@ -208,8 +241,8 @@ impl Scanner {
         let mut run = self.begin("scan").await?;
         let result = async {
             run.report.was_named = true;
-            let extents = run.discover_named(request, names).await?;
-            run.process(if discover_only { Processing::PutOff } else { Processing::Of(extents) }).await
+            let walked = run.discover_named(request, names).await?;
+            run.process(if discover_only { Processing::PutOff } else { Processing::Of(walked) }).await
         };
         let result = result.await;
         run.end(result, if discover_only { Pending::PutOff } else { Pending::Nothing }).await
@@ -223,11 +256,18 @@ impl Scanner {
         Ok(Run {
             scanner: self,
             writer,
+            follower: None,
+            links: None,
             scans: Vec::new(),
             report: ScanReport::default(),
             unread: Unread::Perhaps,
         })
     }
+}
+
+/// All of some roots.
+fn wholly(roots: Vec<Root>) -> Vec<(Root, Part)> {
+    roots.into_iter().map(|root| (root, Part::Whole)).collect()
 }
 
 impl Run<'_> {
@@ -288,7 +328,8 @@ impl Run<'_> {
     }
 
     async fn has_pending(&self, scan: &OpenScan) -> Result<bool, ScanError> {
-        let filter = ReportFilter { under: Some(scan.extents.clone()), ..ReportFilter::default() };
+        let under = scan.walked.extents.clone();
+        let filter = ReportFilter { under: Some(under), ..ReportFilter::default() };
         Ok(self.scanner.index.summary(&filter).await?.pending_files > 0)
     }
 }

@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 
-use super::{Processing, Run, ScanError, Scanner, Unread};
+use super::{Processing, Run, ScanError, Scanner, Unread, Walked};
 use crate::bridge::{ThreadFailed, run_blocking};
 use crate::cancel::Cancel;
 use crate::concurrency::Concurrency;
 use crate::index::{PendingReader, Writer};
 use crate::model::pending::{Finding, Job, Outcome, Scope, Stage};
+use crate::model::rules::HashRules;
 use crate::model::scan::ScanCounts;
+use crate::model::settings::HashPolicy;
 use crate::model::volume::{Extent, MountMap};
 use crate::processing::pool::{Batches, WAITING_BATCHES, process_all};
 use crate::progress::Phase;
@@ -28,18 +30,24 @@ impl Run<'_> {
     /// Reads, stage by stage, what subtrees need to be complete: also files elsewhere that share
     /// their size with one of theirs. Every stage writes back before the next one selects.
     pub(super) async fn process(&mut self, processing: Processing) -> Result<(), ScanError> {
-        let (extents, helps) = match processing {
+        let (walked, helps) = match processing {
             Processing::PutOff => return Ok(()),
-            Processing::Of(extents) => (extents, false),
-            Processing::HelpWith(extents) => (extents, true),
+            Processing::Of(walked) => (walked, false),
+            Processing::HelpWith(walked) => (walked, true),
         };
         let mounts = self.scanner.reachable_mounts().await?;
-        let scope = |extents| Scope { extents, reachable: mounts.volumes(), helps };
-        let wholly = self.hashed_wholly(&extents).await?;
-        if !wholly.is_empty() {
+        let rules = HashRules::of(&self.scanner.index.roots().await?);
+        let scope = |Walked { extents, directories }| Scope {
+            extents,
+            directories,
+            reachable: mounts.volumes(),
+            helps,
+        };
+        let wholly = hashed_wholly(&rules, &walked);
+        if !wholly.extents.is_empty() || !wholly.directories.is_empty() {
             self.run_stage(Stage::Everything, &scope(wholly), &mounts).await?;
         }
-        let scope = scope(extents);
+        let scope = scope(walked);
         if self.unread == Unread::Perhaps {
             self.run_stage(Stage::Size, &scope, &mounts).await?;
         }
@@ -47,15 +55,6 @@ impl Run<'_> {
             self.run_stage(Stage::Sample, &scope, &mounts).await?;
         }
         Ok(())
-    }
-
-    /// The parts of these subtrees in which every file is to be hashed.
-    async fn hashed_wholly(&self, within: &[Extent]) -> Result<Vec<Extent>, ScanError> {
-        let roots = self.scanner.index.roots().await?;
-        let wholly = roots.iter().filter(|root| root.settings.hash_all).flat_map(|root| &root.extents);
-        Ok(wholly
-            .flat_map(|own| within.iter().filter_map(|other| own.intersection(other)).cloned())
-            .collect())
     }
 
     async fn run_stage(&mut self, stage: Stage, scope: &Scope, mounts: &MountMap) -> Result<(), ScanError> {
@@ -105,6 +104,17 @@ impl Run<'_> {
         counts.bytes_read = scanner.progress.read_bytes.get() - read_before;
         self.report.counts += counts;
         Ok(())
+    }
+}
+
+/// The parts of what was walked in which some directories are hashed wholly.
+fn hashed_wholly(rules: &HashRules, walked: &Walked) -> Walked {
+    let is_meant = |directory: &&Extent| {
+        rules.within(HashPolicy::All, std::slice::from_ref(*directory)).contains(directory)
+    };
+    Walked {
+        extents: rules.within(HashPolicy::All, &walked.extents),
+        directories: walked.directories.iter().filter(is_meant).cloned().collect(),
     }
 }
 

@@ -3,10 +3,12 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{OpenScan, Run, ScanError, Scanner};
-use crate::model::path::{escape_path, shell_quote};
-use crate::model::scan::{Root, RootId, ScanCounts, ScanKind};
+use super::{OpenScan, Run, ScanError, Scanner, Walked};
+use crate::index::Index;
+use crate::model::path::{escape_path, shell_quote, shown_path};
+use crate::model::scan::{Root, RootId, ScanKind};
 use crate::model::settings::ScanSettings;
+use crate::model::upkeep::Upkeep;
 use crate::model::volume::{Extent, MountMap};
 use crate::volume::{Place, Volumes};
 
@@ -27,6 +29,124 @@ pub fn check_root(path: &Path) -> Result<PathBuf, ScanError> {
         return Err(ScanError::NotADirectory(path.to_path_buf()));
     }
     Ok(real)
+}
+
+/// A directory that is to be remembered as a root, or is one.
+#[derive(Debug, Clone)]
+pub struct RootCandidate {
+    /// Where it is on this host; of a root that cannot be reached, where it was.
+    pub path: PathBuf,
+    /// The root that it is.
+    pub known: Option<Root>,
+    /// What it would be scanned with if it were new.
+    pub inherited: ScanSettings,
+    /// Where it lies; none if it cannot be reached.
+    place: Option<Place>,
+}
+
+impl Scanner {
+    /// Looks for directories that are to be remembered; nothing is written. One that is a root may be out of reach,
+    /// and of another host: then it is named as it is listed.
+    pub async fn find_roots(
+        &self,
+        directories: &[PathBuf],
+        defaults: &ScanSettings,
+    ) -> Result<Vec<RootCandidate>, ScanError> {
+        let mut found: Vec<RootCandidate> = Vec::new();
+        for directory in directories {
+            let candidate = self.find_root(directory, defaults).await?;
+            if found.iter().all(|other| other.path != candidate.path) {
+                found.push(candidate);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn find_root(&self, directory: &Path, defaults: &ScanSettings) -> Result<RootCandidate, ScanError> {
+        let roots = self.index.roots().await?;
+        let out_of_reach = |root: &Root| RootCandidate {
+            path: root.path.clone(),
+            known: Some(root.clone()),
+            inherited: defaults.clone(),
+            place: None,
+        };
+        let path = match check_root(directory) {
+            Ok(path) => path,
+            Err(error) => {
+                let places = self.index.places(&self.host.name).await?;
+                let is_meant = |root: &&Root| match places.elsewhere(root.extent.volume, &root.extent.path) {
+                    Some((host, path)) => shown_path(Some(&host), &path) == escape_path(directory),
+                    None => root.path == real_path(directory),
+                };
+                return roots.iter().find(is_meant).map(out_of_reach).ok_or(error);
+            }
+        };
+        let place = locate(&self.volumes, &path)?;
+        if let Some(root) = offline_at(self.index.as_ref(), &self.host.name, &roots, &path, &place).await? {
+            return Ok(out_of_reach(root));
+        }
+        let volumes = self.index.volumes().await?;
+        let volume = volumes.iter().find(|(_, identity)| *identity == place.volume.identity);
+        let extent = volume.map(|(volume, _)| Extent { volume: *volume, path: place.path.clone() });
+        let is_it = |root: &&Root| Some(&root.extent) == extent.as_ref();
+        let known = roots.iter().find(is_it).cloned();
+        let around = extent.as_ref().and_then(|extent| {
+            let others = roots.iter().filter(|root| !is_it(root));
+            nearest_root(others, extent)
+        });
+        let inherited = around.map_or_else(|| defaults.clone(), |root| root.settings.clone());
+        Ok(RootCandidate { path, known, inherited, place: Some(place) })
+    }
+
+    /// Remembers roots with these options; nothing of them is walked. Returns their rows, in order.
+    pub async fn put_roots(
+        &self,
+        roots: &[(RootCandidate, ScanSettings, Upkeep)],
+    ) -> Result<Vec<RootId>, ScanError> {
+        let mut run = self.begin("roots").await?;
+        let mut ids = Vec::new();
+        for (candidate, settings, upkeep) in roots {
+            let extent = match (&candidate.place, &candidate.known) {
+                (Some(Place { volume, path }), _) => {
+                    let volume = run.writer.register_volume(&self.host.name, volume).await?;
+                    Extent { volume, path: path.clone() }
+                }
+                (None, Some(known)) => known.extent.clone(),
+                (None, None) => continue,
+            };
+            let id = run.writer.put_root(&extent, &candidate.path, settings).await?;
+            run.writer.put_upkeep(id, upkeep).await?;
+            ids.push(id);
+        }
+        run.writer.commit().await?;
+        run.writer.close().await?;
+        Ok(ids)
+    }
+}
+
+/// The root that is usually at a path of this host, if its volume is not mounted now.
+async fn offline_at<'a>(
+    index: &dyn Index,
+    host: &str,
+    roots: &'a [Root],
+    path: &Path,
+    place: &Place,
+) -> Result<Option<&'a Root>, ScanError> {
+    // On another host, the same path is another place.
+    let mounts = index.mounts(host).await?;
+    let is_ours = |root: &Root| {
+        mounts.absolute(root.extent.volume, &root.extent.path).is_some_and(|usual| usual == path)
+    };
+    Ok(roots.iter().find(|root| root.identity != place.volume.identity && is_ours(root)))
+}
+
+/// The innermost root that a place lies in.
+pub(super) fn nearest_root<'a>(
+    roots: impl IntoIterator<Item = &'a Root>,
+    extent: &Extent,
+) -> Option<&'a Root> {
+    let around = roots.into_iter().filter(|root| root.extent.covers(extent));
+    around.max_by_key(|root| root.extent.path.as_bytes().len())
 }
 
 impl Run<'_> {
@@ -69,22 +189,15 @@ impl Run<'_> {
         defaults: &ScanSettings,
     ) -> Result<RootId, ScanError> {
         let place = locate(&self.scanner.volumes, &request.path)?;
-        let known = self.scanner.index.roots().await?;
-        // The path of a root whose volume is not mounted: it stays what it is, and will be skipped. On
-        // another host, the same path is another place.
-        let mounts = self.scanner.index.mounts(&self.scanner.host.name).await?;
-        let is_ours = |root: &Root| {
-            mounts.absolute(root.extent.volume, &root.extent.path).is_some_and(|path| path == request.path)
-        };
-        let offline = known.iter().find(|root| root.identity != place.volume.identity && is_ours(root));
-        if let Some(root) = offline {
+        let (index, host) = (&self.scanner.index, &self.scanner.host.name);
+        let known = index.roots().await?;
+        // It stays what it is, and will be skipped.
+        if let Some(root) = offline_at(index.as_ref(), host, &known, &request.path, &place).await? {
             return Ok(root.id);
         }
-        let volume = self.writer.register_volume(&self.scanner.host.name, &place.volume).await?;
+        let volume = self.writer.register_volume(host, &place.volume).await?;
         let extent = Extent { volume, path: place.path };
-        let around = known.iter().filter(|root| root.extent.covers(&extent));
-        let nearest = around.max_by_key(|root| root.extent.path.as_bytes().len());
-        let remembered = nearest.map(|root| root.settings.clone());
+        let remembered = nearest_root(&known, &extent).map(|root| root.settings.clone());
         let settings = request.settings.clone().or(remembered).unwrap_or_else(|| defaults.clone());
         Ok(self.writer.put_root(&extent, &request.path, &settings).await?)
     }
@@ -97,8 +210,8 @@ impl Run<'_> {
         for root in roots.into_iter().filter(is_unfinished) {
             let id = self.writer.begin_scan(Some(root.id), ScanKind::Resume, None).await?;
             self.writer.finish_discovery(id, None, &[], &[]).await?;
-            let extents = root.extents;
-            self.scans.push(OpenScan { id, extents, counts: ScanCounts::default(), discovered: true });
+            let walked = Walked { extents: root.extents, directories: Vec::new() };
+            self.scans.push(OpenScan { walked, discovered: true, ..OpenScan::new(id) });
         }
         Ok(self.writer.commit().await?)
     }
@@ -107,29 +220,29 @@ impl Run<'_> {
     pub(super) async fn extents_of(&self, directories: &[PathBuf]) -> Result<Vec<Extent>, ScanError> {
         self.scanner.extents_of(directories).await
     }
+}
 
-    /// An unplugged disk is offline, not empty: a root whose path leads to another volume, or
-    /// nowhere, is left as it is.
-    pub(super) fn why_offline(&self, root: &Root) -> Option<String> {
-        if let Err(error) = check_root(&root.path) {
-            return Some(format!("{error}; nothing of it was removed"));
-        }
-        let place = locate(&self.scanner.volumes, &root.path).ok()?;
-        if place.location() == root.location() {
-            return None;
-        }
-        let reason = if root.identity.is_users_name() || place.volume.identity.is_users_name() {
-            "the index knows it under another name of 'volumes' in config.json"
-        } else {
-            "its volume is not mounted"
-        };
-        let path = std::os::unix::ffi::OsStrExt::as_bytes(root.path.as_os_str());
-        Some(format!(
-            "{}: {reason}; nothing of it was removed (if that is for good, run 'dupfind roots remove {}')",
-            escape_path(&root.path),
-            shell_quote(path)
-        ))
+/// An unplugged disk is offline, not empty: a root whose path leads to another volume, or
+/// nowhere, is left as it is.
+pub(super) fn why_offline(volumes: &Volumes, root: &Root) -> Option<String> {
+    if let Err(error) = check_root(&root.path) {
+        return Some(format!("{error}; nothing of it was removed"));
     }
+    let place = locate(volumes, &root.path).ok()?;
+    if place.location() == root.location() {
+        return None;
+    }
+    let reason = if root.identity.is_users_name() || place.volume.identity.is_users_name() {
+        "the index knows it under another name of 'volumes' in config.json"
+    } else {
+        "its volume is not mounted"
+    };
+    let path = std::os::unix::ffi::OsStrExt::as_bytes(root.path.as_os_str());
+    Some(format!(
+        "{}: {reason}; nothing of it was removed (if that is for good, run 'dupfind roots remove {}')",
+        escape_path(&root.path),
+        shell_quote(path)
+    ))
 }
 
 impl Scanner {
@@ -159,7 +272,7 @@ pub(super) fn real_path(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_path_buf())
 }
 
-fn locate(volumes: &Volumes, path: &Path) -> Result<Place, ScanError> {
+pub(super) fn locate(volumes: &Volumes, path: &Path) -> Result<Place, ScanError> {
     let failed = |source| ScanError::Root { path: path.to_path_buf(), source };
     Ok(volumes.locate(path, std::fs::metadata(path).map_err(failed)?.dev()))
 }

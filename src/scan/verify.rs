@@ -104,7 +104,7 @@ struct Target {
 
 impl Target {
     fn scope(&self, extents: Vec<Extent>) -> Scope {
-        Scope { extents, reachable: self.mounts.volumes(), helps: false }
+        Scope { extents, directories: Vec::new(), reachable: self.mounts.volumes(), helps: false }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Processing, Run, ScanError, ScanReport, Scanner};
+use super::{Processing, Run, ScanError, ScanReport, Scanner, Walked};
 use crate::index::WorkMark;
 use crate::model::path::VolumePath;
 use crate::model::scan::ScanStatus;
@@ -81,7 +81,8 @@ impl Run<'_> {
             let before = self.report.counts.hashed;
             // What cannot be read is tried in each pass, and counts once.
             self.report.counts.problems = 0;
-            self.process(Processing::HelpWith(everything.collect())).await?;
+            let everything = Walked { extents: everything.collect(), directories: Vec::new() };
+            self.process(Processing::HelpWith(everything)).await?;
             self.writer.commit().await?;
             if self.scanner.cancel.is_requested() {
                 return Ok(());

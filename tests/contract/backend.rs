@@ -15,7 +15,7 @@ use dupfind::model::listing::{Coverage, Entry, Listing};
 use dupfind::model::path::VolumePath;
 use dupfind::model::pending::{Finding, Job, Outcome, Scope, Stage};
 use dupfind::model::scan::{RootId, ScanId, ScanKind};
-use dupfind::model::settings::ScanSettings;
+use dupfind::model::settings::{HashPolicy, ScanSettings};
 use dupfind::model::stamp::{Nanos, Stamp};
 use dupfind::model::volume::{Extent, Mount, MountedVolume, VolumeId, VolumeIdentity};
 use dupfind::model::worker::Participant;
@@ -138,6 +138,16 @@ impl World {
         writer
     }
 
+    /// Adds a root, or changes the one that is there.
+    pub(crate) async fn put_root(&self, path: &str, hash: HashPolicy) -> RootId {
+        let settings = ScanSettings { hash, ..ScanSettings::default() };
+        let mut writer = self.writer().await;
+        let root = extent(self.volume_id, path);
+        let root = writer.put_root(&root, Path::new(path), &settings).await.unwrap();
+        writer.close().await.unwrap();
+        root
+    }
+
     pub(crate) fn listing(&self, directory: &str, coverage: Coverage, entries: Vec<Entry>) -> Listing {
         let volume = Arc::clone(&self.volume);
         Listing { volume, directory: VolumePath::new(directory.as_bytes()), coverage, entries }
@@ -159,7 +169,12 @@ impl World {
     }
 
     pub(crate) fn everywhere(&self) -> Scope {
-        Scope { extents: vec![extent(self.volume_id, "")], reachable: vec![self.volume_id], helps: false }
+        Scope {
+            extents: vec![extent(self.volume_id, "")],
+            directories: Vec::new(),
+            reachable: vec![self.volume_id],
+            helps: false,
+        }
     }
 
     pub(crate) async fn jobs_in(&self, stage: Stage, scope: &Scope) -> Vec<Job> {

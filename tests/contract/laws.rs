@@ -4,10 +4,10 @@ use std::path::Path;
 
 use dupfind::model::digest::{Digest, Sample};
 use dupfind::model::group::{ReportFilter, SortBy};
-use dupfind::model::listing::{Coverage, Entry, Problem};
+use dupfind::model::listing::{Absent, Coverage, Entry, Problem};
 use dupfind::model::pending::{FileId, FileKey, Finding, Outcome, SMALL_FILE, Scope, Stage};
 use dupfind::model::scan::{ScanCounts, ScanKind, ScanStatus};
-use dupfind::model::settings::ScanSettings;
+use dupfind::model::settings::{HashPolicy, ScanSettings};
 use dupfind::model::stamp::{Nanos, Stamp};
 use dupfind::model::volume::VolumeIdentity;
 
@@ -57,7 +57,7 @@ pub(crate) async fn a_whole_listing_removes_what_it_does_not_hold_and_a_selectio
     assert_eq!(counts.removed, 2);
     let mut writer = world.writer().await;
     let scan = writer.begin_scan(None, ScanKind::FilesFrom, None).await.unwrap();
-    let named = world.listing("/r", Coverage::Selected, vec![entry("d", 4, 4)]);
+    let named = world.listing("/r", Coverage::Selected(Absent::default()), vec![entry("d", 4, 4)]);
     let counts = writer.write_listings(scan, &[named]).await.unwrap().counts;
     assert_eq!((counts.added, counts.removed), (1, 0));
     writer.finish_discovery(scan, None, &[], &[]).await.unwrap();
@@ -255,8 +255,8 @@ pub(crate) async fn kept_figures_are_those_of_the_moment<B: Backend + 'static>()
     world.scan(&[world.whole("/r", changed[..2].to_vec())]).await;
     agree("which is gone").await;
     let all = extent(world.volume_id, "/r");
-    let put_root = async |hash_all| {
-        let settings = ScanSettings { hash_all, ..ScanSettings::default() };
+    let put_root = async |hash| {
+        let settings = ScanSettings { hash, ..ScanSettings::default() };
         let mut writer = world.writer().await;
         writer.put_root(&all, Path::new("/r"), &settings).await.unwrap();
         writer.close().await.unwrap();
@@ -267,10 +267,12 @@ pub(crate) async fn kept_figures_are_those_of_the_moment<B: Backend + 'static>()
     writer.write_listings(scan, &[world.whole("/r", changed.clone())]).await.unwrap();
     writer.close().await.unwrap();
     agree("a file without partner").await;
-    for (hash_all, what) in
-        [(true, "which is to be hashed"), (true, "as before"), (false, "or not, after all")]
-    {
-        put_root(hash_all).await;
+    for (hash, what) in [
+        (HashPolicy::All, "which is to be hashed"),
+        (HashPolicy::All, "as before"),
+        (HashPolicy::Candidates, "or not, after all"),
+    ] {
+        put_root(hash).await;
         agree(what).await;
     }
     let mut writer = world.writer().await;
@@ -333,6 +335,8 @@ pub(crate) async fn only_shared_sizes_are_pending_and_hard_links_are_one_job<B: 
     world.scan(&[world.whole("/r", links), more]).await;
     let pending = world.pending(Stage::Size).await;
     assert_eq!(pending, [vec!["/r/d/copy"], vec!["/r/l1", "/r/l2", "/r/d/l3"]], "by inode");
+    assert!(world.jobs(Stage::Everything).await.is_empty(), "no root wants everything");
+    world.put_root("/r", HashPolicy::All).await;
     let all = world.pending(Stage::Everything).await;
     assert_eq!(all.len(), 3);
 }

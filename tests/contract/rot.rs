@@ -3,10 +3,13 @@
 use dupfind::index::{IndexError, PendingReader, Writer};
 use dupfind::model::digest::Digest;
 use dupfind::model::group::ReportFilter;
-use dupfind::model::listing::{Entry, Problem};
+use dupfind::model::history::HistoryFilter;
+use dupfind::model::listing::{Entry, Move, Problem};
+use dupfind::model::path::VolumePath;
 use dupfind::model::pending::{Finding, Job, Outcome, SMALL_FILE, Scope, Stage};
 use dupfind::model::rot::{Ending, Rereading, RingPosition, Share};
 use dupfind::model::scan::{ScanCounts, ScanId, ScanKind, ScanStatus};
+use dupfind::model::settings::HashPolicy;
 use dupfind::model::stamp::{Nanos, Stamp};
 
 use super::backend::{Backend, HOST, World, entry, extent, hashed, outcomes, paths, sampled};
@@ -35,7 +38,7 @@ impl World {
     }
 
     /// Reads again what is chosen; what each file holds, by its path.
-    async fn reread(&self, what: Rereading, finding: impl Fn(&str) -> Finding) {
+    pub(crate) async fn reread(&self, what: Rereading, finding: impl Fn(&str) -> Finding) {
         let answer = |job: &Job| outcomes(job, &finding(&paths(job)[0]));
         let jobs = self.rereading_in(what, &self.everywhere()).await;
         let outcomes: Vec<Outcome> = jobs.iter().flat_map(answer).collect();
@@ -145,6 +148,7 @@ pub(crate) async fn a_rotten_file_matches_nothing_and_no_scan_takes_it_for_sound
     );
 
     // Neither a scan nor a scan of everything reads it, and it stays on record.
+    world.put_root("/r", HashPolicy::All).await;
     for _ in 0..2 {
         let (_, counts) = world.scan(&listings).await;
         assert_eq!((counts.added, counts.updated, counts.removed), (0, 0, 0));
@@ -232,6 +236,133 @@ pub(crate) async fn a_finding_follows_a_file_that_is_renamed<B: Backend + 'stati
     );
     assert_eq!(world.groups(&ReportFilter::default()).await, ["5: /r/a /r/c"]);
     assert_eq!(world.problems().await.len(), 3);
+}
+
+/// What a watcher saw: a file has another ctime then, a directory's files have not.
+pub(crate) async fn a_finding_follows_a_move_that_was_seen<B: Backend + 'static>() {
+    let (world, mut files) = world::<B>().await;
+    world.put_root("/r", HashPolicy::All).await;
+    world.answer(Stage::Everything, |_| hashed(5)).await;
+    let rotten = |path: &str| match path {
+        "/r/b" | "/r/s/d" => hashed(3),
+        "/r/c" => hashed(4),
+        "/r/lone" => hashed(5),
+        _ => hashed(1),
+    };
+    world.reread(ALL, rotten).await;
+    assert_eq!(world.rot().await, ["/r/b: 1 3 | /r/a", "/r/c: 1 4 | /r/a", "/r/s/d: 2 3 | "]);
+    let go = async |from: &str, to: &str, stamp: Option<Stamp>| {
+        let mut writer = world.writer().await;
+        let scan = writer.begin_scan(Some(world.root), ScanKind::Watch, None).await.unwrap();
+        let path = |path: &str| VolumePath::new(path.as_bytes());
+        let moved = Move { volume: world.volume.clone(), from: path(from), to: path(to), stamp };
+        writer.write_moves(scan, &[moved]).await.unwrap();
+        writer.end_scan(scan, ScanStatus::Completed, &ScanCounts::default(), None).await.unwrap();
+        writer.close().await.unwrap();
+    };
+    let renamed = |entry: &Entry, ctime: i64| Stamp { ctime: Nanos(ctime), ..entry.stamp };
+    go("/r/b", "/r/t/x", Some(renamed(&files[1], 3_000))).await;
+    go("/r/s", "/r/u", None).await;
+    let followed = ["/r/c: 1 4 | /r/a", "/r/t/x: 1 3 | /r/a", "/r/u/d: 2 3 | "];
+    assert_eq!(world.rot().await, followed);
+    assert_eq!(world.problems().await.len(), 3);
+    for stage in [Stage::Size, Stage::Sample, Stage::Everything] {
+        assert!(world.jobs(stage).await.is_empty(), "{stage:?}: no scan reads what is rotten");
+    }
+
+    // A listing finds everything as it is known, and the findings stand.
+    let moved = files.remove(1);
+    let moved = Entry { name: b"x"[..].into(), stamp: renamed(&moved, 3_000), ..moved };
+    let listings = [
+        world.whole("/r", files.clone()),
+        world.whole("/r/t", vec![moved.clone()]),
+        world.whole("/r/u", vec![entry("d", 5, 4)]),
+    ];
+    let (_, counts) = world.scan(&listings).await;
+    assert_eq!((counts.added, counts.updated, counts.removed), (0, 0, 0));
+    assert_eq!(world.rot().await, followed);
+    assert!(world.conclude().await.is_empty());
+    let read = Finding::Hashed { digest: Digest([7; 32]), sample: None, ctime: Nanos(3_000), racy: false };
+    world.reread(Rereading::OnRecord, |path| if path == "/r/t/x" { read.clone() } else { hashed(6) }).await;
+    assert_eq!(world.rot().await, ["/r/c: 1 6 | /r/a", "/r/t/x: 1 7 | /r/a", "/r/u/d: 2 6 | "]);
+
+    // In the place of another, that one's finding gives way; a sound file in the place of a rotten one restores it.
+    go("/r/t/x", "/r/c", Some(renamed(&moved, 4_000))).await;
+    assert_eq!(world.rot().await, ["/r/c: 1 7 | /r/a", "/r/u/d: 2 6 | "]);
+    assert!(world.conclude().await.is_empty());
+    go("/r/a", "/r/c", Some(renamed(&files[0], 5_000))).await;
+    assert_eq!(world.rot().await, ["/r/u/d: 2 6 | "]);
+    assert_eq!(world.conclude().await, [("/r/c".to_owned(), Ending::Restored)]);
+    world.reread(Rereading::OnRecord, |_| hashed(2)).await;
+    assert_eq!(world.conclude().await, [("/r/u/d".to_owned(), Ending::Withdrawn)]);
+    assert!(world.rot().await.is_empty() && world.problems().await.is_empty());
+
+    let mut writer = world.writer().await;
+    writer.settle().await.unwrap();
+    writer.close().await.unwrap();
+    go("/r/c", "/r/u/d", Some(renamed(&files[0], 6_000))).await;
+    // Figures of everything are kept; with a filter that lets everything pass, they are counted.
+    let counted = ReportFilter { min_size: 1, ..ReportFilter::default() };
+    let counted = world.index.summary(&counted).await.unwrap();
+    assert_eq!((counted.files, counted.problems), (2, 0));
+    assert_eq!(world.index.summary(&ReportFilter::default()).await.unwrap(), counted);
+}
+
+pub(crate) async fn what_has_a_hash_is_verified_where_nothing_is_read<B: Backend + 'static>() {
+    let (world, files) = world::<B>().await;
+    let inner = vec![entry("d", 5, 4), entry("unread", 5, 5)];
+    world.put_root("/r/s", HashPolicy::None).await;
+    world.scan(&[world.whole("/r", files), world.whole("/r/s", inner)]).await;
+    assert!(world.jobs(Stage::Size).await.is_empty());
+    let everything = [["/r/c"], ["/r/b"], ["/r/a"], ["/r/s/d"]];
+    assert_eq!(world.rereading(ALL).await, everything, "a hash that is known is verified, and that is all");
+    let found = |path: &str| match path {
+        "/r/s/d" => hashed(3),
+        "/r/b" => Finding::Failed(Problem::Io("bad sector".to_owned())),
+        "/r/c" => Finding::Failed(Problem::PermissionDenied),
+        _ => hashed(1),
+    };
+    world.reread(ALL, found).await;
+    let (rot, problems) = (world.rot().await, world.problems().await);
+    assert_eq!(rot, ["/r/b: 1 - | /r/a /r/c", "/r/s/d: 2 3 | "]);
+    assert_eq!(problems.len(), 3);
+    let on_record = [["/r/c"], ["/r/b"], ["/r/s/d"]];
+    for policy in [HashPolicy::None, HashPolicy::All] {
+        for root in ["/r", "/r/s"] {
+            world.put_root(root, policy).await;
+        }
+        assert_eq!(
+            (world.rot().await, world.problems().await),
+            (rot.clone(), problems.clone()),
+            "{policy:?}"
+        );
+        assert_eq!(world.rereading(Rereading::OnRecord).await, on_record, "{policy:?}");
+    }
+    let mut wholly = world.pending(Stage::Everything).await.concat();
+    wholly.sort();
+    assert_eq!(
+        wholly,
+        ["/r/b", "/r/lone", "/r/s/unread"],
+        "what could not be read is tried, what is rotten is not"
+    );
+}
+
+/// In PostgreSQL pieces of work outlive those who chose them.
+pub(crate) async fn what_was_chosen_before_it_was_found_rotten_is_not_read<B: Backend + 'static>() {
+    for has_never_read in [false, true] {
+        let (world, mut files) = world::<B>().await;
+        if has_never_read {
+            world.put_root("/r/never", HashPolicy::None).await;
+        }
+        let error = || Finding::Failed(Problem::Io("bad sector".to_owned()));
+        world.reread(ALL, |path| if path == "/r/b" { error() } else { hashed(1) }).await;
+        files.push(entry("new", 5, 8));
+        world.scan(&[world.whole("/r", files), world.whole("/r/s", vec![entry("d", 5, 4)])]).await;
+        let chosen = world.pending(Stage::Size).await.concat();
+        assert_eq!(chosen, ["/r/b", "/r/new"], "and not answered");
+        world.reread(Rereading::OnRecord, |path| if path == "/r/b" { hashed(6) } else { hashed(2) }).await;
+        assert_eq!(world.pending(Stage::Size).await, [["/r/new"]], "never read: {has_never_read}");
+    }
 }
 
 pub(crate) async fn accepted_rot_is_sound<B: Backend + 'static>() {
@@ -397,7 +528,13 @@ pub(crate) async fn a_verification_keeps_nobody_from_walking_and_is_no_walk<B: B
     } else {
         Some(writer)
     };
+    let told = async |run: ScanId| {
+        let runs = world.index.history(HistoryFilter { root: None, limit: 10 }).await.unwrap();
+        runs.iter().find(|told| told.id == run).unwrap().status
+    };
+    assert_eq!(told(run).await, ScanStatus::Running, "though it does not keep the right to write");
     world.scan(&[world.whole("/r", files), world.whole("/r/s", vec![entry("d", 5, 4)])]).await;
+    assert_eq!(told(run).await, ScanStatus::Running);
     let mut writer = match kept {
         Some(writer) => writer,
         None => world.writer().await,

@@ -169,6 +169,92 @@ async fn the_keyboard_opens_a_group_and_its_paths_can_be_copied() {
 }
 
 #[tokio::test]
+async fn the_history_is_a_page_of_its_own_with_charts_that_can_be_followed() {
+    in_browser(|page| async move {
+        let shown = "return ['duplicates', 'history'].filter(id => !document.getElementById(id).hidden)";
+        assert_eq!(page.js(shown).await, json!(["duplicates"]));
+        page.press(".views [href='#history']").await;
+        page.becomes(shown, &json!(["history"])).await;
+        let current = "return document.querySelector('.views [aria-current]').textContent";
+        assert_eq!(page.js(current).await, "History");
+
+        let data = page.js("return JSON.parse(document.getElementById('history-data').textContent)").await;
+        let points = data["at"].as_array().unwrap().len();
+        let last = points - 1;
+        assert!(points >= 4, "the report under test has a history");
+        assert_eq!((&data["x"][0], &data["x"][last]), (&json!(0), &json!(100)));
+        let charts = "return [...document.querySelectorAll('.development')].map(chart => [
+            chart.querySelector('h3').textContent, chart.querySelector('.reading strong').textContent,
+            chart.querySelector('.line').getTotalLength() > 0])";
+        let values = &data["values"];
+        let expected = json!([
+            ["Reclaimable space", values[0][last], true],
+            ["Files", values[1][last], true],
+            ["Redundant copies", values[2][last], true],
+            ["Groups of identical files", values[3][last], true],
+        ]);
+        assert_eq!(page.js(charts).await, expected);
+        assert_eq!(values[3][last], page.groups.len().to_string(), "it ends with what is there now");
+        let marked = "const box = document.querySelectorAll('.plot')[1].getBoundingClientRect();
+            const dot = document.querySelectorAll('.dot')[1].getBoundingClientRect();
+            return [100 * (dot.x + dot.width / 2 - box.x) / box.width,
+                    100 * (box.bottom - dot.y - dot.height / 2) / box.height]";
+        let is_at = |mark: Value, point: usize| {
+            let near = |at: &Value, wanted: &Value| (at.as_f64().unwrap() - wanted.as_f64().unwrap()).abs() < 1.5;
+            assert!(near(&mark[0], &data["x"][point]) && near(&mark[1], &data["y"][1][point]), "{mark} {point}");
+        };
+        is_at(page.js(marked).await, last);
+
+        let reading = "return document.querySelectorAll('.reading strong')[1].textContent";
+        for point in [1, 0, 2] {
+            // Between this count and the next.
+            let places = [&data["x"][point], &data["x"][point + 1]].map(|place| place.as_f64().unwrap());
+            let place = (places[0] + places[1]) / 200.0;
+            let follow = format!(
+                "const plot = document.querySelectorAll('.plot')[1], box = plot.getBoundingClientRect();
+                plot.dispatchEvent(new PointerEvent('pointermove', {{ clientX: box.x + box.width * {place} }}))"
+            );
+            page.js(&follow).await;
+            assert_eq!(page.js(reading).await, values[1][point], "the count before the pointer");
+            is_at(page.js(marked).await, point);
+        }
+        page.js("document.querySelectorAll('.plot')[1].dispatchEvent(new PointerEvent('pointerleave'))").await;
+        assert_eq!(page.js(reading).await, values[1][last]);
+
+        page.js("document.querySelectorAll('.plot')[1].focus()").await;
+        let plot = page.find("[data-chart='1'] .plot").await;
+        for (key, point) in [(Key::Home, 0), (Key::Right, 1), (Key::Left, 0), (Key::Left, 0), (Key::End, last)] {
+            plot.send_keys(&char::from(key).to_string()).await.unwrap();
+            assert_eq!(page.js(reading).await, values[1][point], "{key:?}");
+            let told = page.js("return document.getElementById('history-announcer').textContent").await;
+            assert!(told.as_str().unwrap().ends_with(values[1][point].as_str().unwrap()), "{told}");
+        }
+
+        let rows = "return [...document.querySelectorAll('.runs tbody tr')].map(row => row.children[3].textContent)";
+        assert_eq!(page.js(rows).await, json!(vec!["completed"; 5]), "every run there was");
+        let rows = "return document.querySelectorAll('.values tbody tr').length";
+        assert_eq!(page.js(rows).await, points);
+
+        for (name, width, phone) in [("desktop", 1280, false), ("phone", 390, true)] {
+            let size = json!({ "width": width, "height": 1500, "deviceScaleFactor": 1, "mobile": phone });
+            page.cdp("Emulation.setDeviceMetricsOverride", size).await;
+            for theme in ["light", "dark"] {
+                let media = json!([{ "name": "prefers-color-scheme", "value": theme }]);
+                page.cdp("Emulation.setEmulatedMedia", json!({ "features": media })).await;
+                page.screenshot(&format!("history-{name}-{theme}.png")).await;
+            }
+        }
+        page.press(".values summary").await;
+        assert_eq!(page.js(WIDTH).await, 390, "nothing to scroll sideways");
+
+        page.client.back().await.unwrap();
+        page.becomes(shown, &json!(["duplicates"])).await;
+        assert_eq!(page.js(current).await, "Duplicates");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn it_is_readable_in_both_themes_and_on_a_phone() {
     in_browser(|page| async move {
         let mut grounds = Vec::new();
@@ -251,6 +337,15 @@ impl Page {
         result.unwrap_or_else(|error| panic!("{script}: {error}"))
     }
 
+    /// Waits until a script answers this.
+    async fn becomes(&self, script: &str, wanted: &Value) {
+        let start = Instant::now();
+        while self.js(script).await != *wanted {
+            assert!(start.elapsed() < PATIENCE, "{script}: {wanted}, got {}", self.js(script).await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     async fn search(&self, text: &str) {
         let field = self.find("#search").await;
         field.clear().await.unwrap();
@@ -314,7 +409,7 @@ impl Page {
             }
         }
         requested.retain(|url| !url.as_str().unwrap().starts_with("data:"));
-        let address = self.js("return location.href").await;
+        let address = self.js("return location.href.split('#')[0]").await;
         assert!(!requested.is_empty(), "the log does list requests");
         assert!(requested.iter().all(|url| *url == address), "only the page itself: {requested:?}");
         self.js("console.error('seen')").await;

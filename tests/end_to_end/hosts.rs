@@ -58,6 +58,40 @@ fn local_disks_at_the_same_path_are_apart_and_duplicates_are_found_across_hosts(
 }
 
 #[test]
+fn files_of_another_host_are_known_by_its_paths() {
+    let sandbox = two_hosts();
+    let tree = sandbox.tree().display().to_string();
+    let on_alpha = |arguments: &[&str]| {
+        let output = sandbox.command(arguments).env("DUPFIND_HOST", "alpha").output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    for file in [vec![format!("beta:{tree}/b")], vec![format!("{tree}/b"), "--host".into(), "beta".into()]] {
+        let arguments = ["files"].into_iter().chain(file.iter().map(String::as_str));
+        let (code, text) = on_alpha(&arguments.collect::<Vec<_>>());
+        assert_eq!(code, Some(0), "{text}");
+        assert!(
+            text.starts_with(&format!("beta:{tree}/b\n")) && text.contains(&format!("alpha:{tree}/a")),
+            "{text}"
+        );
+    }
+    let (code, text) = on_alpha(&["files", &tree]);
+    assert!(
+        code == Some(0) && text.contains(&format!("alpha:{tree}/x")) && !text.contains("beta:"),
+        "{text}"
+    );
+    assert_eq!(on_alpha(&["files", &format!("{tree}/b")]).0, Some(2), "here is no such file");
+
+    let (_, history) = on_alpha(&["history"]);
+    assert!(
+        history.contains(&format!("beta:{tree}\n")) && history.contains(&format!(" {tree}\n")),
+        "{history}"
+    );
+    let (code, of_beta) = on_alpha(&["history", "--root", &format!("beta:{tree}")]);
+    assert!(code == Some(0) && of_beta.contains(&format!("beta:{tree}\n")), "{of_beta}");
+    assert!(!of_beta.contains(&format!(" {tree}\n")), "{of_beta}");
+}
+
+#[test]
 fn a_report_can_be_limited_to_a_host_or_a_volume() {
     let sandbox = two_hosts();
     let tree = sandbox.tree().display().to_string();

@@ -6,14 +6,19 @@
 mod browser;
 mod discovery;
 mod faults;
+mod files;
+mod history;
 mod hosts;
 mod options;
 mod oracle;
 mod processing;
 mod reports;
+mod roots;
 #[path = "../server/mod.rs"]
 mod server;
 mod support;
 mod survival;
+mod tree;
 mod verify;
+mod watching;
 mod workers;

@@ -174,3 +174,124 @@ fn a_file_that_may_not_be_read_is_reported_and_tried_again() {
     sandbox.run(["resume"]).succeeds();
     assert_eq!(sandbox.group_names(), [["closed", "open"]]);
 }
+
+/// Names of the files whose content is known, in order.
+fn hashed_names(sandbox: &Sandbox) -> String {
+    let hashed = "select filename from file_hashes where hash_value is not null order by filename";
+    sandbox.sql(hashed).replace('\n', " ")
+}
+
+#[test]
+fn an_archive_is_listed_and_never_read_until_it_is_to_be() {
+    let sandbox = Sandbox::new();
+    for name in ["archive/a", "archive/deep/b", "photos/c"] {
+        sandbox.write(name, "same");
+        sandbox.write(format!("{name}-large"), vec![7; MIB]);
+    }
+    let_timestamps_settle();
+    let scan = sandbox.scan_json(&["--hash", "none", "tree/archive"]);
+    assert_eq!(
+        (&scan["files_seen"], &scan["hashed"], &scan["bytes_read"]),
+        (&4.into(), &0.into(), &0.into())
+    );
+    let scan = sandbox.scan_json(&["tree/photos"]);
+    assert_eq!(
+        (&scan["hashed"], &scan["bytes_read"]),
+        (&0.into(), &0.into()),
+        "it has no partner that counts"
+    );
+    let report = sandbox.report();
+    assert_eq!((&report["complete"], &report["summary"]["pending_files"]), (&true.into(), &0.into()));
+    assert_eq!(report["summary"]["files"], 6);
+    assert!(sandbox.run(["resume"]).succeeds().stderr().contains("everything is complete"));
+    assert_eq!(sandbox.scan_json(&["tree/archive"])["hashed"], 0, "it is remembered");
+    sandbox.write("archive/new", "another");
+    let scan = sandbox.scan_json(&["tree/archive"]);
+    assert_eq!((&scan["added"], &scan["hashed"]), (&1.into(), &0.into()), "it is kept up to date");
+
+    let changed = sandbox.run(["roots", "add", "--hash", "candidates", "tree/archive"]).succeeds();
+    assert!(changed.stderr().contains("'dupfind resume' reads"), "{changed:?}");
+    assert_eq!(sandbox.report()["summary"]["pending_files"], 6);
+    sandbox.run(["resume"]).succeeds();
+    let groups = [
+        ["archive/a", "archive/deep/b", "photos/c"],
+        ["archive/a-large", "archive/deep/b-large", "photos/c-large"],
+    ];
+    assert_eq!(sandbox.group_names(), groups);
+
+    sandbox.run(["scan", "--hash", "none", "tree/archive"]).succeeds();
+    assert_eq!(sandbox.group_names(), groups, "what is known stays");
+    sandbox.write("archive/a", "SAME");
+    sandbox.write("archive/d", "same");
+    let scan = sandbox.scan_json(&["tree/archive"]);
+    assert_eq!((&scan["updated"], &scan["hashed"]), (&1.into(), &0.into()));
+    assert_eq!(sandbox.group_names()[1], ["archive/deep/b", "photos/c"]);
+    assert_eq!(sandbox.report()["summary"]["pending_files"], 0);
+    let scan = sandbox.scan_json(&["--hash-all", "tree/archive"]);
+    assert_eq!(scan["hashed"], 3, "the new, the changed, the added");
+    assert_eq!(sandbox.group_names()[1], ["archive/d", "archive/deep/b", "photos/c"]);
+}
+
+#[test]
+fn a_root_inside_another_is_hashed_as_it_says_itself() {
+    let sandbox = Sandbox::new();
+    for (number, name) in
+        ["outer", "some/inner", "some/all/own", "never/same", "never/same-2", "never/all/in"]
+            .into_iter()
+            .enumerate()
+    {
+        sandbox.write(name, vec![b'x'; 10 + number.min(3)]);
+    }
+    sandbox.write("never/all/in", "of a length of its own");
+    sandbox.run(["roots", "add", "--hash", "candidates", "tree/some"]).succeeds();
+    sandbox.run(["roots", "add", "--hash-all", "tree/some/all", "tree/never/all"]).succeeds();
+    sandbox.run(["roots", "add", "--hash", "none", "tree/never"]).succeeds();
+    let scan = sandbox.scan_json(&["--hash-all", "tree"]);
+    assert_eq!(scan["files_seen"], 6);
+    assert_eq!(hashed_names(&sandbox), "in outer own");
+    assert_eq!(sandbox.report()["summary"]["pending_files"], 0);
+    assert!(sandbox.run(["resume"]).succeeds().stderr().contains("everything is complete"));
+
+    sandbox.run(["roots", "add", "--hash", "all", "tree/never"]).succeeds();
+    assert_eq!(sandbox.report()["summary"]["pending_files"], 2);
+    sandbox.run(["roots", "remove", "tree/some"]).succeeds();
+    assert_eq!(sandbox.report()["summary"]["pending_files"], 3, "it goes by the one around it");
+    sandbox.run(["resume"]).succeeds();
+    assert_eq!(hashed_names(&sandbox), "in inner outer own same same-2");
+}
+
+#[test]
+fn what_lies_in_an_archive_is_not_read_where_it_is_mounted_a_second_time() {
+    let sandbox = Sandbox::new();
+    let script = format!(
+        "cd {tree} && mkdir -p archive/sub/deep new/mnt && echo same > archive/sub/a && echo same > archive/sub/deep/b
+         echo same > new/c && echo same > new/d && mount --bind archive/sub new/mnt || exit 77
+         {environment} {dupfind} roots add -q --hash none archive; echo $?
+         {environment} {dupfind} scan -q new; echo $?",
+        tree = sandbox.tree().display(),
+        environment = sandbox.shell_environment(),
+        dupfind = env!("CARGO_BIN_EXE_dupfind"),
+    );
+    assert_eq!(super::survival::in_own_mounts(&script), "0\n0\n");
+    assert_eq!(sandbox.file_names(), "a b c d");
+    assert_eq!(hashed_names(&sandbox), "c d");
+    assert_eq!(sandbox.report()["summary"]["pending_files"], 0);
+}
+
+#[test]
+fn options_of_before_there_was_a_choice_are_still_understood() {
+    let sandbox = Sandbox::new();
+    sandbox.write("alone", "nobody else has this length");
+    sandbox.run(["scan", "--hash", "candidates", "tree"]).succeeds();
+    assert_eq!(hashed_names(&sandbox), "");
+    let _ = sandbox.sql(r#"update roots set settings = '{"min_size": 1, "hash_all": true}'"#);
+    let _ = sandbox.sql("delete from figures");
+    assert!(sandbox.run(["roots"]).succeeds().stdout().contains("hash all"));
+    sandbox.run(["scan", "tree"]).succeeds();
+    assert_eq!(hashed_names(&sandbox), "alone");
+    sandbox.run(["scan", "--hash-all=false", "tree"]).succeeds();
+    assert!(!sandbox.run(["roots"]).succeeds().stdout().contains("hash"));
+    sandbox
+        .run(["scan", "--files-from", "-", "--hash", "none"])
+        .refused(2, &["--hash none", "--discover-only"]);
+}

@@ -270,9 +270,17 @@ pub(crate) fn report_for_browser_tests() -> (TempDir, PathBuf) {
             sandbox.write(Path::new(directory).join(name), vec![b'x'; size]);
         }
     };
+    // Scanned as it grows, and once when it has shrunk, so that there is a history.
     for index in 0..130 {
         let extension = ["jpg", "txt", "mp4", "noext"][index % 4];
         pair(&format!("file-{index:03}.{extension}"), 1000 + 10 * index);
+        if index % 40 == 5 {
+            pair("passing", 77_777);
+            sandbox.scan();
+        }
+    }
+    for directory in ["a", "b"] {
+        std::fs::remove_file(sandbox.tree().join(directory).join("passing")).unwrap();
     }
     pair("<img src=x onerror=document.title=1>&\"quote'.jpg", 50_001);
     pair("photo\u{202e}gpj.exe", 50_002);

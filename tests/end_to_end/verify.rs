@@ -90,6 +90,12 @@ fn a_rotten_file_is_reported_until_it_reads_as_it_should() {
         let status = sandbox.run(["status", "--problems"]).succeeds().stdout();
         assert!(status.contains("tree/b: content is not what it was"), "{status}");
     }
+    let told = sandbox.run(["files", "tree/b"]).succeeds().stdout();
+    for words in ["none: it is not what it was", "bit rot", "none known"] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    let told = sandbox.run(["files", "tree"]).succeeds().stdout();
+    assert!(told.contains("4 files") && told.contains("2 with copies, 1 with a problem"), "{told}");
     for arguments in [&[][..], &["--known"], &["--sample", "1%"], &["tree"]] {
         let (json, code) = verify(&sandbox, arguments);
         assert_eq!((code, names(&sandbox, &json["rotten"])), (1, vec!["b".to_owned()]), "{arguments:?}");
@@ -262,6 +268,13 @@ fn a_stopped_verification_keeps_the_index_and_others_may_write_meanwhile() {
     std::fs::create_dir(sandbox.path().join("more")).unwrap();
     std::fs::write(sandbox.path().join("more/x"), "x").unwrap();
     let status = "select status from scans where kind = 'verify' order by id desc limit 1";
+    let told = || {
+        let run = sandbox.run(["history", "--json"]).succeeds();
+        let history: Value = serde_json::from_slice(&run.output.stdout).unwrap();
+        let runs = history["runs"].as_array().unwrap();
+        let newest = runs.iter().find(|run| run["kind"] == "verify").unwrap();
+        (newest["status"].as_str().unwrap().to_owned(), newest["error"].clone())
+    };
     let first_bits = sandbox.sql("select substr(hash_value, 1, 8) from file_hashes where filename = 'large'");
     let place_on_the_ring = (u64::from_str_radix(&first_bits, 16).unwrap() * 1_000_000) >> 32;
     for (number, signal) in [Signal::INT, Signal::TERM, Signal::KILL].into_iter().enumerate() {
@@ -276,6 +289,7 @@ fn a_stopped_verification_keeps_the_index_and_others_may_write_meanwhile() {
         if signal == Signal::INT {
             sandbox.run(["scan", "-q", "more"]).succeeds();
             assert_eq!(sandbox.sql(status), "running", "nobody waits for it, or takes it for dead");
+            assert_eq!(told(), ("running".to_owned(), Value::Null));
         }
         kill_process(Pid::from_child(&child), signal).unwrap();
         let run = Run::of(child.wait_with_output().unwrap());
@@ -283,6 +297,8 @@ fn a_stopped_verification_keeps_the_index_and_others_may_write_meanwhile() {
             assert_eq!(run.output.status.code(), None);
             // Where others share the index, it is taken for dead when it was silent for long enough.
             std::thread::sleep(Duration::from_millis(2500));
+            let died = ("interrupted".to_owned(), "the process that ran it died".into());
+            assert_eq!((told(), sandbox.sql(status)), (died, "running".to_owned()), "nobody marked it yet");
             sandbox.run(["scan", "-q", "more"]).succeeds();
         } else {
             run.ends_with(130);

@@ -352,14 +352,18 @@ pub(super) async fn continue_scan(
     connection: &mut PgConnection,
     scan: ScanId,
     worker: WorkerId,
-) -> Result<()> {
-    let continued = sqlx::query_scalar(CONTINUE_SCAN).bind(scan.0).bind(worker.0);
-    let root: Option<Option<i64>> =
-        continued.fetch_optional(&mut *connection).await.map_err(IndexError::during("go on with a scan"))?;
-    match root.flatten() {
-        Some(root) => hold_root(connection, RootId(root), worker).await,
-        None => Ok(()),
+) -> Result<ScanId> {
+    let continued: Option<(i64, Option<i64>)> = sqlx::query_as(CONTINUE_SCAN)
+        .bind(scan.0)
+        .bind(worker.0)
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(IndexError::during("go on with a scan"))?;
+    let (id, root) = continued.ok_or(IndexError::TakenForDead)?;
+    if let Some(root) = root {
+        hold_root(connection, RootId(root), worker).await?;
     }
+    Ok(ScanId(id))
 }
 
 /// Makes sure that a scan is still its worker's: one that was silent for too long may have lost it.

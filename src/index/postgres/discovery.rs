@@ -15,15 +15,16 @@ use super::catalog::{
 };
 use super::convert::{column, count, volume_path};
 use super::scope::{ScopeArrays, with_scope};
-use crate::index::convert::{Finished, RowState, inode_to_integer, to_count, to_integer};
+use super::touched::{KnownMove, Thinned, remove_absent, write_move};
+use crate::index::convert::{Finished, RowState, inode_to_integer, to_count, to_integer, uncovered};
 use crate::index::{IndexError, Result, Written};
 use crate::model::digest::Fingerprint;
-use crate::model::listing::{Coverage, DirectoryId, Entry, Listing};
+use crate::model::listing::{Coverage, DirectoryId, Entry, Listing, Move};
 use crate::model::path::VolumePath;
 use crate::model::pending::FileId;
 use crate::model::scan::{RootId, ScanCounts, ScanId};
 use crate::model::stamp::Nanos;
-use crate::model::volume::{Extent, VolumeId, VolumeIdentity};
+use crate::model::volume::{Extent, MountedVolume, VolumeId, VolumeIdentity};
 
 /// A directory that was only looked into keeps the generation of the scan that listed it. Of a directory that was
 /// there, only a fingerprint that is still the same stays.
@@ -111,6 +112,26 @@ pub(super) async fn write_listings(
     Ok(written)
 }
 
+/// Moves what is known to where it was moved to.
+pub(super) async fn write_moves(
+    connection: &mut PgConnection,
+    volumes: &HashMap<VolumeIdentity, VolumeId>,
+    scan: ScanId,
+    moves: &[Move],
+) -> Result<()> {
+    confirm_scan(connection, scan).await?;
+    for Move { volume, from, to, stamp } in moves {
+        let volume = known_volume(volumes, volume)?;
+        write_move(connection, scan, &KnownMove { volume, from, to, stamp: *stamp }).await?;
+    }
+    Ok(())
+}
+
+fn known_volume(volumes: &HashMap<VolumeIdentity, VolumeId>, volume: &MountedVolume) -> Result<VolumeId> {
+    let known = volumes.get(&volume.identity).copied();
+    known.ok_or_else(|| IndexError::Damaged("a volume was not registered".to_owned()))
+}
+
 /// Cuts listings into waves in which each directory stands once: one statement must not write a row
 /// twice. Only directories in pieces, or named one by one, come again.
 fn waves(listings: &[Listing]) -> Vec<Vec<&Listing>> {
@@ -153,6 +174,16 @@ async fn write_wave(
         removed += remove_unlisted(connection, chunk).await?;
         write_fingerprints(connection, chunk).await?;
     }
+    let mut thinned = Vec::new();
+    for known in &known {
+        if let Some(absent) = known.listing.absent() {
+            let place = Extent { volume: known.volume, path: known.listing.directory.clone() };
+            thinned.push(Thinned { id: known.id, place, absent });
+        }
+    }
+    if !thinned.is_empty() {
+        removed += remove_absent(connection, scan, &thinned).await?;
+    }
     for known in &known {
         if let Coverage::Piece { first, last } = known.listing.coverage {
             removed += note_piece(connection, scan, known, first, last).await?;
@@ -170,9 +201,7 @@ async fn write_directories<'a>(
 ) -> Result<Vec<Known<'a>>> {
     let mut rows: Vec<(VolumeId, &Listing, Option<Fingerprint>)> = Vec::with_capacity(wave.len());
     for listing in wave {
-        let volume = volumes.get(&listing.volume.identity);
-        let volume = volume.ok_or_else(|| IndexError::Damaged("a volume was not registered".to_owned()))?;
-        rows.push((*volume, listing, listing.fingerprint()));
+        rows.push((known_volume(volumes, &listing.volume)?, listing, listing.fingerprint()));
     }
     // In one order on all hosts, so that they wait for each other and do not lock each other out.
     let in_listed_order = rows.clone();
@@ -184,7 +213,7 @@ async fn write_directories<'a>(
     let (generations, problems): (Vec<i64>, Vec<Option<String>>) = rows
         .iter()
         .map(|(_, listing, _)| match &listing.coverage {
-            Coverage::Selected => (0, None),
+            Coverage::Selected(_) => (0, None),
             Coverage::Unreadable(problem) => (scan.0, Some(problem.to_text())),
             Coverage::Whole | Coverage::Piece { .. } => (scan.0, None),
         })
@@ -371,16 +400,11 @@ pub(super) async fn finish(
     extents: &[Extent],
     linked: &[Extent],
 ) -> Result<Finished> {
-    let failed = || IndexError::during("finish discovery");
     confirm_scan(connection, scan).await?;
     let mut finished = Finished::default();
     if let Some(root) = root {
         let before = query_extents(connection, root, EXTENTS_OF_ROOT).await?;
-        for extent in extents.iter().chain(linked) {
-            let scope = ScopeArrays::new(std::slice::from_ref(extent));
-            let gone = scope.query(FORGET_UNSEEN).bind(scan.0).bind(root.0).fetch_one(&mut *connection).await;
-            finished.removed += to_count(column(&gone.map_err(failed())?, 0)?);
-        }
+        finished.removed = remove_unseen(connection, scan, root, extents, linked).await?;
         let mut taken = query_extents(connection, root, TAKE_LINKED).await?;
         put_extents(connection, root, extents, false).await?;
         put_extents(connection, root, linked, true).await?;
@@ -388,7 +412,56 @@ pub(super) async fn finish(
         finished.removed += forget_uncovered(connection, &taken).await?;
         finished.has_other_extents = query_extents(connection, root, EXTENTS_OF_ROOT).await? != before;
     }
-    let discovered = sqlx::query(DISCOVERED).bind(scan.0).bind(Nanos::now().0);
-    discovered.execute(connection).await.map_err(failed())?;
+    note_discovered(connection, scan).await?;
     Ok(finished)
+}
+
+pub(super) async fn finish_parts(
+    connection: &mut PgConnection,
+    scan: ScanId,
+    root: RootId,
+    extents: &[Extent],
+    linked: &[Extent],
+) -> Result<Finished> {
+    confirm_scan(connection, scan).await?;
+    let known = query_extents(connection, root, EXTENTS_OF_ROOT).await?;
+    let removed = remove_unseen(connection, scan, root, extents, linked).await?;
+    let (new, new_linked) = (uncovered(extents, &known), uncovered(linked, &known));
+    put_extents(connection, root, &new, false).await?;
+    put_extents(connection, root, &new_linked, true).await?;
+    note_discovered(connection, scan).await?;
+    Ok(Finished { removed, has_other_extents: !new.is_empty() || !new_linked.is_empty() })
+}
+
+/// Removes the directories of these subtrees that a scan did not list; returns the number of files.
+async fn remove_unseen(
+    connection: &mut PgConnection,
+    scan: ScanId,
+    root: RootId,
+    extents: &[Extent],
+    linked: &[Extent],
+) -> Result<u64> {
+    let mut removed = 0;
+    for extent in extents.iter().chain(linked) {
+        removed += forget_unseen(connection, extent, scan, root).await?;
+    }
+    Ok(removed)
+}
+
+/// Removes the directories of a subtree that a scan did not list, but for those of other roots; returns the number of
+/// files.
+pub(super) async fn forget_unseen(
+    connection: &mut PgConnection,
+    extent: &Extent,
+    scan: ScanId,
+    root: RootId,
+) -> Result<u64> {
+    let scope = ScopeArrays::new(std::slice::from_ref(extent));
+    let gone = scope.query(FORGET_UNSEEN).bind(scan.0).bind(root.0).fetch_one(connection).await;
+    Ok(to_count(column(&gone.map_err(IndexError::during("finish discovery"))?, 0)?))
+}
+
+async fn note_discovered(connection: &mut PgConnection, scan: ScanId) -> Result<()> {
+    let discovered = sqlx::query(DISCOVERED).bind(scan.0).bind(Nanos::now().0).execute(connection).await;
+    discovered.map(drop).map_err(IndexError::during("finish discovery"))
 }

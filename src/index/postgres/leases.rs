@@ -21,12 +21,15 @@ use tokio::sync::Notify;
 
 use super::changes::kept_figures;
 use super::convert::{column, count, volume_path};
-use super::scope::{ScopeArrays, with_scope};
+use super::scope::{RuleArrays, ScopeArrays};
 use super::session::{Session, expect_whole_tables};
 use super::workers::IS_ALIVE;
+use super::{catalog, selection};
 use crate::index::convert::{Jobs, PendingRow, stamp, to_integer};
 use crate::index::{IndexError, PendingReader, Result, WorkMark};
 use crate::model::pending::{Job, Outcome, PendingTotals, SAMPLE_BYTES, SMALL_FILE, Scope, Stage};
+use crate::model::rules::HashRules;
+use crate::model::settings::HashPolicy;
 use crate::model::volume::{MountMap, VolumeId};
 use crate::model::worker::{LeaseId, WorkerId};
 
@@ -65,87 +68,6 @@ fn forget_empty() -> String {
     )
 }
 
-/// The one ordered aggregate keeps the server from grouping in a hash table, which would hold all arrays in
-/// memory at once; the rows come in order already, so that the others need not sort again.
-/// Parameters: $5 stage, $6 files in a lease, $7 bytes that count like a file, $8 size above which files are sampled,
-/// $9 what a sample reads.
-macro_rules! select_leases {
-    ($pending:literal) => {
-        with_scope!($pending, ",
-            leased (lease, stage, directory_id, name) as materialized (
-                select l.id, l.stage, u.directory_id, u.name
-                from leases l, unnest(l.directories, l.names) u (directory_id, name)),
-            held as materialized (
-                select l.lease, p.volume_id, p.directory_id, p.name, p.size
-                from leased l join pending p on p.directory_id = l.directory_id and p.name = l.name
-                where case l.stage when 'size' then p.is_unknown when 'sample' then not p.is_unknown else true end),
-            fresh as (
-                select p.* from pending p
-                where not exists (select 1 from held h where h.directory_id = p.directory_id and h.name = p.name)),
-            costed as (
-                select f.*, case when $5 = 'size' and size > $8::bigint then $9::bigint else size end as cost from fresh f),
-            cut as (
-                select c.*, floor(sum(1 + cost / $7::float8) over (partition by volume_id order by inode) / $6::float8) as part
-                from costed c),
-            made as (
-                insert into leases (stage, volume_id, files, bytes, directories, names, sizes, mtimes, ctimes, inodes)
-                select $5, volume_id, count(*), sum(cost)::bigint,
-                       array_agg(directory_id order by inode, directory_id, name),
-                       array_agg(name), array_agg(size), array_agg(mtime_ns), array_agg(ctime_ns), array_agg(inode)
-                from (select * from cut order by volume_id, part, inode, directory_id, name) in_order
-                group by volume_id, part order by volume_id, min(inode)
-                returning id, volume_id, files, bytes)
-            select id, volume_id, files, bytes, true as is_new from made
-            union all
-            select lease, volume_id, count(*), sum(size)::bigint, false from held group by lease, volume_id
-            order by id")
-    };
-}
-
-/// Sizes that two physical files share, one of them in the scope, and the files of these sizes that
-/// nothing is known of; also files that could not be read before. $10: true to compare all sizes, false to
-/// compare only those of files without hash, which is faster if these are few.
-const SELECT_BY_SIZE: &str = select_leases!(
-    ", null_size (size) as materialized (
-        select distinct size from files where not $10::bool and hash is null and sample is null),
-    candidate (size) as materialized (
-        select size from files f
-        where $10::bool or size in (select size from null_size)
-        group by size
-        having (min(inode) <> max(inode) or min(volume_id) <> max(volume_id))
-           and bool_or(directory_id in (select id from scope))),
-    pending as materialized (
-        select volume_id, inode, directory_id, name, size, mtime_ns, ctime_ns, true as is_unknown from files
-        where hash is null and sample is null
-          and (problem is null or (directory_id, name) not in (table rotten))
-          and (size in (select size from candidate)
-               or (problem is not null and directory_id in (select id from scope))))"
-);
-
-const SELECT_BY_SAMPLE: &str = select_leases!(
-    ", candidate (size, sample) as materialized (
-        select size, sample from files
-        where sample is not null
-        group by size, sample
-        having (min(inode) <> max(inode) or min(volume_id) <> max(volume_id))
-           and bool_or(directory_id in (select id from scope))
-           and bool_or(hash is null)),
-    pending as materialized (
-        select f.volume_id, f.inode, f.directory_id, f.name, f.size, f.mtime_ns, f.ctime_ns, false as is_unknown
-        from files f join candidate c on c.size = f.size and c.sample = f.sample
-        where f.hash is null and (f.problem is null or (f.directory_id, f.name) not in (table rotten)))"
-);
-
-const SELECT_EVERYTHING: &str = select_leases!(
-    ", pending as materialized (
-        select volume_id, inode, directory_id, name, size, mtime_ns, ctime_ns, sample is null as is_unknown from files
-        where hash is null and directory_id in (select id from scope)
-          and (problem is null or (directory_id, name) not in (table rotten)))"
-);
-
-const MOST_HAVE_NO_HASH: &str = "
-    select count(*) filter (where hash is null and sample is null) * 2 > count(*) from files";
-
 /// True of a lease `l` that nobody alive holds.
 fn is_free() -> String {
     format!(
@@ -168,18 +90,6 @@ fn take_lease() -> String {
                    l.directories, l.names, l.sizes, l.mtimes, l.ctimes, l.inodes"
     )
 }
-
-/// What is left to be read of a lease. $2 and $3: whether files with a sample, and without, are.
-const LEFT_OF_LEASE: &str = "
-    select volume_id, array_agg(directory_id), array_agg(name), array_agg(size),
-           array_agg(mtime_ns), array_agg(ctime_ns), array_agg(inode)
-    from (
-        select f.* from leases l cross join unnest(l.directories, l.names) u (directory_id, name)
-        join files f on f.directory_id = u.directory_id and f.name = u.name
-        where l.id = $1 and f.hash is null and (f.problem is null or (f.directory_id, f.name) not in (table rotten))
-          and case when f.sample is null then $3::bool else $2::bool end
-        order by f.volume_id, f.inode, f.directory_id, f.name) in_order
-    group by volume_id";
 
 /// The files of a lease, as columns of equal length.
 struct LeaseColumns {
@@ -326,6 +236,8 @@ pub(super) struct LeaseReader {
     held: Held,
     stage: Stage,
     scope: Scope,
+    /// What was hashed where when it selected.
+    rules: HashRules,
     mounts: MountMap,
     totals: PendingTotals,
     /// The leases that the scope needs, whoever reads them.
@@ -354,6 +266,7 @@ impl LeaseReader {
             held,
             stage,
             scope: scope.clone(),
+            rules: HashRules::default(),
             mounts: mounts.clone(),
             totals: PendingTotals::default(),
             wanted: Vec::new(),
@@ -368,16 +281,12 @@ impl LeaseReader {
 
     async fn select_again(&mut self) -> Result<PendingTotals> {
         let operation = "select what is to be read";
-        let scope = ScopeArrays::new(&self.scope.extents);
+        let scope = ScopeArrays::with_directories(&self.scope.extents, &self.scope.directories);
         let (reachable, stage) = (self.reachable(), word(self.stage));
-        let text = match self.stage {
-            Stage::Everything => SELECT_EVERYTHING,
-            Stage::Size => SELECT_BY_SIZE,
-            Stage::Sample => SELECT_BY_SAMPLE,
-        };
         let select = async |connection: &mut PgConnection| {
             let failed = || IndexError::during(operation);
             sqlx::query(ONE_SELECTION).execute(&mut *connection).await.map_err(failed())?;
+            let rules = HashRules::of(&catalog::roots(connection).await?);
             if self.scope.helps {
                 // Somebody has just selected this stage: to do it once more would find the same. What they
                 // have not selected is found when this is done.
@@ -385,32 +294,40 @@ impl LeaseReader {
                     sqlx::query(SELECTED).bind(&reachable).bind(stage).fetch_all(&mut *connection).await;
                 let found = found.map_err(failed())?;
                 if !found.is_empty() {
-                    return Ok(found);
+                    return Ok((found, rules));
                 }
             }
             let forgotten = sqlx::query(AssertSqlSafe(forget_empty())).execute(&mut *connection).await;
             forgotten.map_err(failed())?;
             if kept_figures(connection).await?.is_some() {
-                return Ok(Vec::new());
+                return Ok((Vec::new(), rules));
             }
+            let some_are_never_read = rules.have(HashPolicy::None);
+            let policy = if self.stage == Stage::Everything { HashPolicy::All } else { HashPolicy::None };
+            let arrays = RuleArrays::new(&rules, &[policy]);
             expect_whole_tables(connection, operation).await?;
             let mut statement = scope
-                .query(text)
+                .query(selection::of_stage(self.stage, some_are_never_read))
                 .bind(stage)
                 .bind(LEASE_FILES)
                 .bind(BYTES_LIKE_A_FILE)
                 .bind(to_integer(SMALL_FILE))
                 .bind(to_integer(SAMPLE_BYTES));
             if self.stage == Stage::Size {
-                let most: bool = sqlx::query_scalar(MOST_HAVE_NO_HASH)
+                let most: bool = sqlx::query_scalar(selection::MOST_HAVE_NO_HASH)
                     .fetch_one(&mut *connection)
                     .await
                     .map_err(failed())?;
                 statement = statement.bind(most);
             }
-            statement.fetch_all(connection).await.map_err(failed())
+            if self.stage == Stage::Everything || some_are_never_read {
+                statement = arrays.bind_to(statement);
+            }
+            let made = statement.fetch_all(connection).await.map_err(failed())?;
+            Ok((made, rules))
         };
-        let rows = self.session.transaction(operation, select).await?;
+        let (rows, rules) = self.session.transaction(operation, select).await?;
+        self.rules = rules;
         let mut totals = PendingTotals::default();
         self.wanted.clear();
         self.made.clear();
@@ -470,13 +387,16 @@ impl LeaseReader {
             let files = if is_untouched {
                 vec![LeaseColumns::read(&taken, 3)?]
             } else {
-                let left = sqlx::query(LEFT_OF_LEASE)
+                let some_are_never_read = self.rules.have(HashPolicy::None);
+                let never = RuleArrays::new(&self.rules, &[HashPolicy::None]);
+                let mut left = sqlx::query(selection::left_of_lease(some_are_never_read))
                     .bind(lease)
                     .bind(stage != Stage::Size)
-                    .bind(stage != Stage::Sample)
-                    .fetch_all(&mut *connection)
-                    .await
-                    .map_err(failed())?;
+                    .bind(stage != Stage::Sample);
+                if some_are_never_read {
+                    left = never.bind_to(left);
+                }
+                let left = left.fetch_all(&mut *connection).await.map_err(failed())?;
                 left.iter().map(|row| LeaseColumns::read(row, 0)).collect::<Result<_>>()?
             };
             let jobs = self.jobs(connection, LeaseId(lease), stage, files).await?;

@@ -13,10 +13,13 @@ use sqlx::migrate::{Migrate as _, MigrateError, Migrator};
 use sqlx::postgres::PgConnection;
 
 use super::lock::OnBusy;
-use super::{Check, Index, IndexError, PendingReader, ReportReader, Result, WorkMark, Writer};
+use super::{Check, FilesReader, Index, IndexError, PendingReader, ReportReader, Result, WorkMark, Writer};
 use crate::cancel::Cancel;
 use crate::index::convert::to_count;
+use crate::model::file::FilesFilter;
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
+use crate::model::history::{FiguresAt, HistoryFilter, Run};
+use crate::model::listing::KnownName;
 use crate::model::pending::{ExtentTotals, Scope};
 use crate::model::rot::{Rereading, RingPosition, Rot};
 use crate::model::scan::{Root, RootId, ScanId};
@@ -28,13 +31,17 @@ mod catalog;
 mod changes;
 mod convert;
 mod discovery;
+mod files;
+mod history;
 mod leases;
 mod report;
 mod rereading;
 mod rot;
 mod scope;
+mod selection;
 mod session;
 mod summary;
+mod touched;
 mod watches;
 mod workers;
 mod write_back;
@@ -271,6 +278,21 @@ impl Index for PostgresIndex {
         Ok(Box::new(report::PostgresReport::select(connection, filter, places).await?))
     }
 
+    async fn files(&self, filter: &FilesFilter, places: &Places) -> Result<Box<dyn FilesReader>> {
+        let connection = self.session.acquire("read what is known of files").await?;
+        Ok(Box::new(files::PostgresFiles::select(connection, filter, places).await?))
+    }
+
+    async fn history(&self, filter: HistoryFilter) -> Result<Vec<Run>> {
+        let read = async |connection: &mut PgConnection| history::history(connection, filter).await;
+        self.session.transaction("read the history", read).await
+    }
+
+    async fn development(&self, points: u32) -> Result<Vec<FiguresAt>> {
+        let read = async |connection: &mut PgConnection| history::development(connection, points).await;
+        self.session.transaction("read the history", read).await
+    }
+
     async fn problems(&self, places: &Places, limit: u64) -> Result<Vec<ProblemRow>> {
         let read = async |connection: &mut PgConnection| summary::problems(connection, places, limit).await;
         self.session.transaction("read the problems", read).await
@@ -282,6 +304,16 @@ impl Index for PostgresIndex {
             Ok(to_count(files.map_err(IndexError::during("count files"))?))
         };
         self.session.transaction("count files", count).await
+    }
+
+    async fn known_names(&self, names: &[(Extent, Box<[u8]>)]) -> Result<Vec<KnownName>> {
+        let look = async |connection: &mut PgConnection| touched::known_names(connection, names).await;
+        self.session.transaction("look for names", look).await
+    }
+
+    async fn names_of(&self, files: &[(VolumeId, u64)]) -> Result<Vec<KnownName>> {
+        let look = async |connection: &mut PgConnection| touched::names_of(connection, files).await;
+        self.session.transaction("look for hard links", look).await
     }
 
     async fn knows(&self, extents: &[Extent]) -> Result<bool> {

@@ -105,7 +105,7 @@ impl Rereader {
     ) -> Result<Self> {
         let operation = "select what is to be read again";
         let reachable: Vec<i64> = scope.reachable.iter().map(|volume| volume.0).collect();
-        let arrays = ScopeArrays::new(&scope.extents);
+        let arrays = ScopeArrays::with_directories(&scope.extents, &scope.directories);
         let select = async |connection: &mut PgConnection| {
             let failed = || IndexError::during(operation);
             sqlx::query(FORGET).bind(run.0).execute(&mut *connection).await.map_err(failed())?;

@@ -257,6 +257,26 @@ pub(super) async fn follow(connection: &mut PgConnection) -> Result<bool> {
     Ok(any)
 }
 
+const REPLACE_FINDING: &str = "delete from rot where directory_id = $1 and name = $2";
+
+const MOVE_FINDING: &str = "
+    update rot set directory_id = $3, name = $4, ctime_ns = $5 where directory_id = $1 and name = $2";
+
+/// Lets a finding that stands follow its file, which somebody was seen to rename: that changed its ctime. One of a file
+/// that was in the new place before gives way. The places differ.
+pub(super) async fn move_finding(
+    connection: &mut PgConnection,
+    from: (i64, &[u8]),
+    to: (i64, &[u8]),
+    ctime: Nanos,
+) -> Result<()> {
+    let failed = || IndexError::during("follow renamed files");
+    let replaced = sqlx::query(REPLACE_FINDING).bind(to.0).bind(to.1);
+    replaced.execute(&mut *connection).await.map_err(failed())?;
+    let moved = sqlx::query(MOVE_FINDING).bind(from.0).bind(from.1).bind(to.0).bind(to.1).bind(ctime.0);
+    moved.execute(connection).await.map(drop).map_err(failed())
+}
+
 /// Findings of files that are gone, that have the hash they should have, or that have another stamp and are read.
 const CONCLUDE: &str = with_scope!(
     ", ended as materialized (

@@ -7,13 +7,15 @@ use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _};
 
 use super::convert::{column, count, volume_path};
-use super::scope::{ScopeArrays, with_scope};
+use super::scope::{RuleArrays, ScopeArrays, governed, read_files, with_scope};
 use super::session::{Session, expect_whole_tables};
 use super::{catalog, changes};
 use crate::index::convert::{to_count, to_integer};
 use crate::index::{IndexError, Result};
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
 use crate::model::pending::ExtentTotals;
+use crate::model::rules::HashRules;
+use crate::model::settings::HashPolicy;
 use crate::model::volume::{Extent, Places, VolumeId};
 
 /// What is being done, for errors.
@@ -38,31 +40,37 @@ const FILE_FIGURES: &str = with_scope!(
       from files where $5::bool or directory_id in (select id from scope)"
 );
 
-/// What a next run would read, but for what it could not read before. The scope is the
-/// directories whose every file is to be hashed; $5: true for all directories, else those below the
-/// subtrees $6 to $9.
-const PENDING_FIGURES: &str = with_scope!(
-    ", asked (id) as materialized (
-        select distinct d.id from directories d
-        join unnest($6::bigint[], $7::bytea[], $8::bytea[], $9::bytea[]) e (volume_id, path, low, high)
-          on d.volume_id = e.volume_id and (d.path = e.path or (d.path >= e.low and d.path < e.high))),
-    null_size (size) as materialized (
-        select distinct size from files where hash is null and sample is null),
-    by_size (size) as materialized (
-        select size from files where size in (select size from null_size)
-        group by size
-        having min(inode) <> max(inode) or min(volume_id) <> max(volume_id)),
-    by_sample (size, sample) as materialized (
-        select size, sample from files where sample is not null
-        group by size, sample
-        having (min(inode) <> max(inode) or min(volume_id) <> max(volume_id)) and bool_or(hash is null))
-    select count(*), least(coalesce(sum(size), 0), 9223372036854775807)::bigint from files
-    where hash is null and problem is null
-      and ($5::bool or directory_id in (select id from asked))
-      and (directory_id in (select id from scope)
-           or case when sample is null then size in (select size from by_size)
-                   else (size, sample) in (select size, sample from by_sample) end)"
-);
+/// What a next run would read, but for what it could not read before. $5: true for all directories, else those of the
+/// scope; $6 to $10: rules about hashing. `$files`: where the files are that are read.
+macro_rules! pending_figures {
+    ($files:expr) => {
+        with_scope!(
+            ", ",
+            governed!(6, 7, 8, 9, 10),
+            ", null_size (size) as materialized (
+                select distinct size from ", $files, " f where hash is null and sample is null),
+            by_size (size) as materialized (
+                select size from ", $files, " f where size in (select size from null_size)
+                group by size
+                having min(inode) <> max(inode) or min(volume_id) <> max(volume_id)),
+            by_sample (size, sample) as materialized (
+                select size, sample from ", $files, " f where sample is not null
+                group by size, sample
+                having (min(inode) <> max(inode) or min(volume_id) <> max(volume_id)) and bool_or(hash is null))
+            select count(*), least(coalesce(sum(size), 0), 9223372036854775807)::bigint from ", $files, " f
+            where hash is null and problem is null
+              and ($5::bool or directory_id in (select id from scope))
+              and (directory_id in (select id from governed where policy = 'all')
+                   or case when sample is null then size in (select size from by_size)
+                           else (size, sample) in (select size, sample from by_sample) end)"
+        )
+    };
+}
+
+const PENDING_FIGURES: &str = pending_figures!("files");
+
+/// The same where some directories are never read.
+const READ_PENDING_FIGURES: &str = pending_figures!(read_files!());
 
 /// The figures of a filter.
 pub(super) async fn summary(session: &Session, filter: &ReportFilter) -> Result<Summary> {
@@ -151,11 +159,10 @@ async fn count_all(connection: &mut PgConnection, filter: &ReportFilter) -> Resu
     let files = under.query(FILE_FIGURES).bind(everywhere);
     let files = files.fetch_one(&mut *connection).await.map_err(failed())?;
 
-    let roots = catalog::roots(connection).await?;
-    let wholly = roots.into_iter().filter(|root| root.settings.hash_all);
-    let wholly: Vec<Extent> = wholly.flat_map(|root| root.extents).collect();
-    let wholly = ScopeArrays::new(&wholly);
-    let pending = under.bind_to(wholly.query(PENDING_FIGURES).bind(everywhere));
+    let rules = HashRules::of(&catalog::roots(connection).await?);
+    let text = if rules.have(HashPolicy::None) { READ_PENDING_FIGURES } else { PENDING_FIGURES };
+    let rules = RuleArrays::new(&rules, &[HashPolicy::All, HashPolicy::None]);
+    let pending = rules.bind_to(under.query(text).bind(everywhere));
     let pending = pending.fetch_one(connection).await.map_err(failed())?;
     Ok(Summary {
         files: count(&files, 0)?,
@@ -165,6 +172,30 @@ async fn count_all(connection: &mut PgConnection, filter: &ReportFilter) -> Resu
         pending_bytes: count(&pending, 1)?,
         ..Summary::default()
     })
+}
+
+const FORGET_PROBLEMS: &str = concat!(
+    "with ",
+    governed!(1, 2, 3, 4, 5),
+    " update files f set problem = null
+      from governed g
+      where g.id = f.directory_id and g.policy = 'none' and f.problem is not null and f.hash is null
+        and (f.directory_id, f.name) not in (select directory_id, name from rot)"
+);
+
+/// Forgets what went wrong with files that are not read any more: nobody would ever try again. What has a hash, or
+/// should have one, is verified all the same.
+pub(super) async fn forget_problems_of_unread(connection: &mut PgConnection) -> Result<()> {
+    let rules = HashRules::of(&catalog::roots(connection).await?);
+    if rules.have(HashPolicy::None) {
+        let operation = "remember a root";
+        expect_whole_tables(connection, operation).await?;
+        let rules = RuleArrays::new(&rules, &[HashPolicy::None]);
+        let forgotten =
+            rules.bind_to(sqlx::query(FORGET_PROBLEMS).persistent(false)).execute(connection).await;
+        forgotten.map_err(IndexError::during(operation))?;
+    }
+    Ok(())
 }
 
 const PROBLEMS: &str = "

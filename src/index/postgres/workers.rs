@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::convert::{column, count};
 use super::session::Session;
-use crate::index::convert::to_integer;
+use crate::index::convert::{DIED, to_integer};
 use crate::index::{IndexError, Result};
 use crate::model::worker::{Pace, Participant, SignOfLife, Worker, WorkerId};
 
@@ -36,7 +36,7 @@ const FORGET_DEAD: &str =
 
 fn mark_dead_scans() -> String {
     format!(
-        "update scans s set status = 'interrupted', error = 'the process that ran it died'
+        "update scans s set status = 'interrupted', error = $1
          where s.status = 'running'
            and not exists (select 1 from workers w where w.id = s.worker_id and {IS_ALIVE})"
     )
@@ -54,7 +54,8 @@ pub(super) async fn join(
 ) -> Result<WorkerId> {
     let failed = || IndexError::during("join the index");
     sqlx::query(FORGET_DEAD).execute(&mut *connection).await.map_err(failed())?;
-    sqlx::query(AssertSqlSafe(mark_dead_scans())).execute(&mut *connection).await.map_err(failed())?;
+    let mark = sqlx::query(AssertSqlSafe(mark_dead_scans())).bind(DIED);
+    mark.execute(&mut *connection).await.map_err(failed())?;
     sqlx::query(FORGET_LISTED).execute(&mut *connection).await.map_err(failed())?;
     let id: i64 = sqlx::query_scalar(JOIN)
         .bind(&*participant.host)

@@ -15,7 +15,7 @@ use super::workers::Heartbeat;
 use super::{catalog, changes, discovery, leases, rot, summary, watches, workers, write_back};
 use crate::index::{IndexError, PendingReader, Result, Writer, Written, convert};
 use crate::model::group::Summary;
-use crate::model::listing::Listing;
+use crate::model::listing::{Listing, Move};
 use crate::model::path::VolumePath;
 use crate::model::pending::{Outcome, Scope, Stage};
 use crate::model::rot::{Ended, HashRange};
@@ -145,11 +145,14 @@ impl Writer for PostgresWriter {
     async fn put_root(&mut self, extent: &Extent, path: &Path, settings: &ScanSettings) -> Result<RootId> {
         let worker = self.worker;
         let put = async |connection: &mut PgConnection| {
-            // With --hash-all files count as pending that did not before.
-            if !convert::is_known(&catalog::roots(connection).await?, extent, settings) {
-                changes::note(connection, worker).await?;
+            if convert::is_known(&catalog::roots(connection).await?, extent, settings) {
+                return catalog::put_root(connection, extent, path, settings).await;
             }
-            catalog::put_root(connection, extent, path, settings).await
+            // With another policy, files count as pending that did not before, or do not any more.
+            changes::note(connection, worker).await?;
+            let id = catalog::put_root(connection, extent, path, settings).await?;
+            summary::forget_problems_of_unread(connection).await?;
+            Ok(id)
         };
         self.session.transaction("remember a root", put).await
     }
@@ -163,7 +166,10 @@ impl Writer for PostgresWriter {
         let worker = self.worker;
         let remove = async |connection: &mut PgConnection| {
             changes::note(connection, worker).await?;
-            catalog::remove_root(connection, root, worker, extents).await
+            let files = catalog::remove_root(connection, root, worker, extents).await?;
+            // What is left of it goes by the root around it.
+            summary::forget_problems_of_unread(connection).await?;
+            Ok(files)
         };
         self.when_free("forget a root", remove).await
     }
@@ -181,11 +187,21 @@ impl Writer for PostgresWriter {
         self.when_free("begin a scan", begin).await
     }
 
-    async fn continue_scan(&mut self, scan: ScanId) -> Result<()> {
+    async fn continue_scan(&mut self, scan: ScanId) -> Result<ScanId> {
         let worker = self.worker;
         let go_on =
             async |connection: &mut PgConnection| catalog::continue_scan(connection, scan, worker).await;
         self.when_free("go on with a scan", go_on).await
+    }
+
+    async fn write_moves(&mut self, scan: ScanId, moves: &[Move]) -> Result<()> {
+        let (volumes, worker) = (&self.volumes, self.worker);
+        let write = async |connection: &mut PgConnection| {
+            discovery::write_moves(connection, volumes, scan, moves).await?;
+            // Something may have been replaced, or be where files are not read.
+            changes::note(connection, worker).await
+        };
+        self.session.transaction("write moves", write).await
     }
 
     async fn write_listings(&mut self, scan: ScanId, listings: &[Listing]) -> Result<Written> {
@@ -215,6 +231,24 @@ impl Writer for PostgresWriter {
         let worker = self.worker;
         let finish = async |connection: &mut PgConnection| {
             let finished = discovery::finish(connection, scan, root, extents, linked).await?;
+            if finished.has_changes() {
+                changes::note(connection, worker).await?;
+            }
+            Ok(finished.removed)
+        };
+        self.session.transaction("finish discovery", finish).await
+    }
+
+    async fn finish_parts(
+        &mut self,
+        scan: ScanId,
+        root: RootId,
+        extents: &[Extent],
+        linked: &[Extent],
+    ) -> Result<u64> {
+        let worker = self.worker;
+        let finish = async |connection: &mut PgConnection| {
+            let finished = discovery::finish_parts(connection, scan, root, extents, linked).await?;
             if finished.has_changes() {
                 changes::note(connection, worker).await?;
             }

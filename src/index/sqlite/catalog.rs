@@ -323,16 +323,21 @@ pub(super) async fn begin_scan(
     Ok(ScanId(id))
 }
 
+const NEXT_SCAN: &str = "update sqlite_sequence set seq = seq + 1 where name = 'scans' returning seq";
+
 const CONTINUE_SCAN: &str = "
-    update scans set status = 'running', discovered_at = null, ended_at = null, worker_id = ? where id = ?";
+    update scans set id = ?, status = 'running', discovered_at = null, ended_at = null, worker_id = ? where id = ?";
 
 pub(super) async fn continue_scan(
     connection: &mut SqliteConnection,
     scan: ScanId,
     worker: WorkerId,
-) -> Result<()> {
-    let continued = sqlx::query(CONTINUE_SCAN).bind(worker.0).bind(scan.0).execute(connection).await;
-    continued.map(drop).map_err(IndexError::during("go on with a scan"))
+) -> Result<ScanId> {
+    let failed = || IndexError::during("go on with a scan");
+    let next: i64 = sqlx::query_scalar(NEXT_SCAN).fetch_one(&mut *connection).await.map_err(failed())?;
+    let continued = sqlx::query(CONTINUE_SCAN).bind(next).bind(worker.0).bind(scan.0);
+    continued.execute(connection).await.map_err(failed())?;
+    Ok(ScanId(next))
 }
 
 const END_SCAN: &str = "
@@ -398,10 +403,15 @@ pub(super) async fn note_figures(
 /// Those that read without the right to write.
 const READING: &str = "select id, process from scans where status = 'running' and kind = 'verify'";
 
-/// ?: a JSON array of those that are alive.
+/// ?1: what is said of them; ?2: a JSON array of those that are alive.
 const MARK_DEAD_SCANS: &str = "
-    update scans set status = 'interrupted', error = 'the process that ran it died'
-    where status = 'running' and id not in (select value from json_each(?))";
+    update scans set status = 'interrupted', error = ?1
+    where status = 'running' and id not in (select value from json_each(?2))";
+
+/// Whether the process of a run that reads without the right to write is alive.
+pub(super) fn is_reading(process: Option<u32>) -> bool {
+    process.is_some_and(os::is_running)
+}
 
 /// There is one writer at a time, so a scan that still runs when another begins has lost its process; but for one that
 /// writes only now and then: an index in a file is used on one host, so whether its process is there is seen.
@@ -409,9 +419,8 @@ pub(super) async fn mark_dead_scans(connection: &mut SqliteConnection) -> Result
     let failed = || IndexError::during("mark interrupted scans");
     let reading: Vec<(i64, Option<u32>)> =
         sqlx::query_as(READING).fetch_all(&mut *connection).await.map_err(failed())?;
-    let is_alive = |process: &Option<u32>| process.is_some_and(os::is_running);
-    let alive: Vec<i64> =
-        reading.into_iter().filter(|(_, process)| is_alive(process)).map(|(id, _)| id).collect();
-    let marked = sqlx::query(MARK_DEAD_SCANS).bind(to_json(&alive)?).execute(connection).await;
-    marked.map(drop).map_err(failed())
+    let is_alive = |(id, process): (i64, Option<u32>)| is_reading(process).then_some(id);
+    let alive: Vec<i64> = reading.into_iter().filter_map(is_alive).collect();
+    let mark = sqlx::query(MARK_DEAD_SCANS).bind(convert::DIED).bind(to_json(&alive)?);
+    mark.execute(connection).await.map(drop).map_err(failed())
 }

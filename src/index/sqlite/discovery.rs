@@ -14,14 +14,16 @@ use super::catalog::{
     query_extents,
 };
 use super::convert::{column, volume_path};
-use crate::index::convert::{Finished, RowState, below, inode_to_integer, to_integer, to_json};
+use super::touched::{KnownMove, Thinned, remove_absent, write_move};
+use crate::index::convert::{Finished, RowState, below, inode_to_integer, to_integer, to_json, uncovered};
 use crate::index::{IndexError, Result, Written};
 use crate::model::digest::Fingerprint;
-use crate::model::listing::{Coverage, DirectoryId, Entry, Listing};
+use crate::model::listing::{Coverage, DirectoryId, Entry, Listing, Move};
 use crate::model::path::VolumePath;
 use crate::model::pending::FileId;
 use crate::model::scan::{RootId, ScanCounts, ScanId};
-use crate::model::volume::{Extent, VolumeId, VolumeIdentity};
+use crate::model::stamp::Nanos;
+use crate::model::volume::{Extent, MountedVolume, VolumeId, VolumeIdentity};
 
 /// Work space of the writing connection. listed: names of directories in which some row is gone;
 /// gone: directories to be removed; unreadable: where nothing may be removed.
@@ -122,11 +124,11 @@ struct Found {
     is_listed_again: bool,
 }
 
-pub(super) async fn write_listings(
+pub(super) async fn write_listings<'a>(
     connection: &mut SqliteConnection,
     state: &mut DiscoveryState,
     scan: ScanId,
-    listings: &[Listing],
+    listings: &'a [Listing],
 ) -> Result<Written> {
     let known = write_directories(connection, &state.volumes, scan, listings).await?;
     let listed: Vec<DirectoryId> = known.iter().map(|known| known.id).collect();
@@ -135,7 +137,7 @@ pub(super) async fn write_listings(
     };
     let (pieces, whole): (Vec<_>, Vec<_>) = known.into_iter().partition(is_piece);
     // A selection adds to what a whole listing of the same directory may just have removed.
-    let is_selection = |known: &Known<'_>| known.listing.coverage == Coverage::Selected;
+    let is_selection = |known: &Known<'_>| known.listing.absent().is_some();
     let (selected, mut whole): (Vec<_>, Vec<_>) = whole.into_iter().partition(is_selection);
     whole.retain(|known| known.state != RowState::Same);
 
@@ -146,8 +148,33 @@ pub(super) async fn write_listings(
     }
     if !selected.is_empty() {
         counts += write_together(connection, &selected, &mut firsts).await?;
+        let thinned = |known: &Known<'a>| {
+            let place = Extent { volume: known.volume, path: known.listing.directory.clone() };
+            known.listing.absent().map(|absent| Thinned { id: known.id, place, absent })
+        };
+        let thinned: Vec<_> = selected.iter().filter_map(thinned).collect();
+        counts.removed += remove_absent(connection, scan, &thinned).await?;
     }
     Ok(Written { counts, directories: listed.into_iter().zip(firsts).collect() })
+}
+
+/// Moves what is known to where it was moved to.
+pub(super) async fn write_moves(
+    connection: &mut SqliteConnection,
+    state: &DiscoveryState,
+    scan: ScanId,
+    moves: &[Move],
+) -> Result<()> {
+    for Move { volume, from, to, stamp } in moves {
+        let volume = known_volume(&state.volumes, volume)?;
+        write_move(connection, scan, &KnownMove { volume, from, to, stamp: *stamp }).await?;
+    }
+    Ok(())
+}
+
+fn known_volume(volumes: &HashMap<VolumeIdentity, VolumeId>, volume: &MountedVolume) -> Result<VolumeId> {
+    let known = volumes.get(&volume.identity).copied();
+    known.ok_or_else(|| IndexError::Damaged("a volume was not registered".to_owned()))
 }
 
 /// Many directories at once.
@@ -219,9 +246,7 @@ async fn write_directories<'a>(
 ) -> Result<Vec<Known<'a>>> {
     let mut rows: Vec<(VolumeId, &Listing)> = Vec::with_capacity(listings.len());
     for listing in listings {
-        let volume = volumes.get(&listing.volume.identity);
-        let volume = volume.ok_or_else(|| IndexError::Damaged("a volume was not registered".to_owned()))?;
-        rows.push((*volume, listing));
+        rows.push((known_volume(volumes, &listing.volume)?, listing));
     }
     let last: i64 = sqlx::query_scalar(LAST_DIRECTORY)
         .fetch_one(&mut *connection)
@@ -232,7 +257,7 @@ async fn write_directories<'a>(
     let returned = UPSERT_DIRECTORIES
         .fetch(connection, &rows, |binder, ((volume, listing), fingerprint)| {
             let (generation, problem) = match &listing.coverage {
-                Coverage::Selected => (0, None),
+                Coverage::Selected(_) => (0, None),
                 Coverage::Unreadable(problem) => (scan.0, Some(problem.to_text())),
                 Coverage::Whole | Coverage::Piece { .. } => (scan.0, None),
             };
@@ -379,26 +404,10 @@ pub(super) async fn finish(
     extents: &[Extent],
     linked: &[Extent],
 ) -> Result<Finished> {
-    let failed = || IndexError::during("finish discovery");
     let mut finished = Finished::default();
     if let Some(root) = root {
         let before = query_extents(connection, root, EXTENTS_OF_ROOT).await?;
-        sqlx::query(COLLECT_UNREADABLE).bind(scan.0).execute(&mut *connection).await.map_err(failed())?;
-        for extent in extents.iter().chain(linked) {
-            let (low, high) = below(&extent.path);
-            sqlx::query(COLLECT_GONE)
-                .bind(extent.volume.0)
-                .bind(extent.path.as_bytes())
-                .bind(low)
-                .bind(high)
-                .bind(scan.0)
-                .bind(root.0)
-                .execute(&mut *connection)
-                .await
-                .map_err(failed())?;
-        }
-        finished.removed = delete_collected(connection).await?;
-        sqlx::query("delete from temp.unreadable").execute(&mut *connection).await.map_err(failed())?;
+        finished.removed = remove_unseen(connection, scan, root, extents, linked).await?;
         let mut taken = query_extents(connection, root, TAKE_LINKED).await?;
         put_extents(connection, root, extents, false).await?;
         put_extents(connection, root, linked, true).await?;
@@ -406,7 +415,65 @@ pub(super) async fn finish(
         finished.removed += forget_uncovered(connection, &taken).await?;
         finished.has_other_extents = query_extents(connection, root, EXTENTS_OF_ROOT).await? != before;
     }
-    let now = crate::model::stamp::Nanos::now().0;
-    sqlx::query(DISCOVERED).bind(now).bind(scan.0).execute(connection).await.map_err(failed())?;
+    note_discovered(connection, scan).await?;
     Ok(finished)
+}
+
+pub(super) async fn finish_parts(
+    connection: &mut SqliteConnection,
+    scan: ScanId,
+    root: RootId,
+    extents: &[Extent],
+    linked: &[Extent],
+) -> Result<Finished> {
+    let known = query_extents(connection, root, EXTENTS_OF_ROOT).await?;
+    let removed = remove_unseen(connection, scan, root, extents, linked).await?;
+    let (new, new_linked) = (uncovered(extents, &known), uncovered(linked, &known));
+    put_extents(connection, root, &new, false).await?;
+    put_extents(connection, root, &new_linked, true).await?;
+    note_discovered(connection, scan).await?;
+    Ok(Finished { removed, has_other_extents: !new.is_empty() || !new_linked.is_empty() })
+}
+
+/// Removes the directories of these subtrees that a scan did not list; returns the number of files.
+async fn remove_unseen(
+    connection: &mut SqliteConnection,
+    scan: ScanId,
+    root: RootId,
+    extents: &[Extent],
+    linked: &[Extent],
+) -> Result<u64> {
+    let failed = || IndexError::during("finish discovery");
+    sqlx::query(COLLECT_UNREADABLE).bind(scan.0).execute(&mut *connection).await.map_err(failed())?;
+    for extent in extents.iter().chain(linked) {
+        collect_gone(connection, extent, scan, root).await?;
+    }
+    let removed = delete_collected(connection).await?;
+    sqlx::query("delete from temp.unreadable").execute(connection).await.map_err(failed())?;
+    Ok(removed)
+}
+
+/// Notes the directories of a subtree that a scan did not list, but for those of other roots.
+pub(super) async fn collect_gone(
+    connection: &mut SqliteConnection,
+    extent: &Extent,
+    scan: ScanId,
+    root: RootId,
+) -> Result<()> {
+    let (low, high) = below(&extent.path);
+    let collected = sqlx::query(COLLECT_GONE)
+        .bind(extent.volume.0)
+        .bind(extent.path.as_bytes())
+        .bind(low)
+        .bind(high)
+        .bind(scan.0)
+        .bind(root.0)
+        .execute(connection)
+        .await;
+    collected.map(drop).map_err(IndexError::during("finish discovery"))
+}
+
+async fn note_discovered(connection: &mut SqliteConnection, scan: ScanId) -> Result<()> {
+    let discovered = sqlx::query(DISCOVERED).bind(Nanos::now().0).bind(scan.0).execute(connection).await;
+    discovered.map(drop).map_err(IndexError::during("finish discovery"))
 }

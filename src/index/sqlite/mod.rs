@@ -14,9 +14,12 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::lock::{OnBusy, WriteLock, lock_path};
-use super::{Check, Index, IndexError, PendingReader, ReportReader, Result, WorkMark, Writer};
+use super::{Check, FilesReader, Index, IndexError, PendingReader, ReportReader, Result, WorkMark, Writer};
 use crate::index::convert::to_count;
+use crate::model::file::FilesFilter;
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
+use crate::model::history::{FiguresAt, HistoryFilter, Run};
+use crate::model::listing::KnownName;
 use crate::model::path::escape_path;
 use crate::model::pending::{ExtentTotals, Scope};
 use crate::model::rot::{Rereading, RingPosition, Rot};
@@ -29,12 +32,15 @@ mod bulk;
 mod catalog;
 mod convert;
 mod discovery;
+mod files;
+mod history;
 mod pending;
 mod report;
 mod rot;
 mod scope;
 mod settle;
 mod summary;
+mod touched;
 mod watches;
 mod workers;
 mod write_back;
@@ -274,6 +280,18 @@ impl Index for SqliteIndex {
         Ok(Box::new(report::SqliteReport::select(self, filter, places).await?))
     }
 
+    async fn files(&self, filter: &FilesFilter, places: &Places) -> Result<Box<dyn FilesReader>> {
+        Ok(Box::new(files::SqliteFiles::select(self.connect().await?, filter, places).await?))
+    }
+
+    async fn history(&self, filter: HistoryFilter) -> Result<Vec<Run>> {
+        history::history(&mut self.connect().await?, filter, || WriteLock::is_held(&self.path)).await
+    }
+
+    async fn development(&self, points: u32) -> Result<Vec<FiguresAt>> {
+        history::development(&mut self.connect().await?, points).await
+    }
+
     async fn problems(&self, places: &Places, limit: u64) -> Result<Vec<ProblemRow>> {
         summary::problems(&mut self.snapshot().await?, places, limit).await
     }
@@ -282,6 +300,14 @@ impl Index for SqliteIndex {
         let files =
             sqlx::query_scalar("select count(*) from files").fetch_one(&mut self.connect().await?).await;
         Ok(to_count(files.map_err(IndexError::during("count files"))?))
+    }
+
+    async fn known_names(&self, names: &[(Extent, Box<[u8]>)]) -> Result<Vec<KnownName>> {
+        touched::known_names(&mut self.connect().await?, names).await
+    }
+
+    async fn names_of(&self, files: &[(VolumeId, u64)]) -> Result<Vec<KnownName>> {
+        touched::names_of(&mut self.connect().await?, files).await
     }
 
     async fn knows(&self, extents: &[Extent]) -> Result<bool> {

@@ -14,12 +14,14 @@ use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqliteConnection;
 
 use super::convert::{HexBytes, column, count, volume_path};
-use super::scope;
 use super::summary::kept;
+use super::{catalog, scope};
 use crate::index::convert::{Jobs, PendingRow, digest, read_json, stamp, to_integer, to_json};
 use crate::index::{IndexError, PendingReader, Result};
 use crate::model::pending::{Job, PendingTotals, SAMPLE_BYTES, SMALL_FILE, Scope, Stage};
 use crate::model::rot::Rereading;
+use crate::model::rules::HashRules;
+use crate::model::settings::HashPolicy;
 use crate::model::volume::{MountMap, VolumeId};
 
 /// Rows fetched at once: some hundred kilobytes.
@@ -35,13 +37,21 @@ const TEMPORARY_TABLES: &str = "
 /// Sizes that two physical files share, one of them in the scope, and the files of these sizes that
 /// nothing is known of; also files that could not be read before.
 /// ?1: 1 to compare all sizes, 0 to compare only those of files without hash, which is faster if
-/// these are few.
-const SELECT_BY_SIZE: &str = "
+/// these are few. `$but`: a condition on each `directory_id`.
+macro_rules! select_by_size {
+    ($but:literal) => {
+        concat!(
+            "
     with unread (id, size) as materialized (
-        select f.id, f.size from files f left join contents c on c.file_id = f.id where c.file_id is null),
+        select f.id, f.size from files f left join contents c on c.file_id = f.id
+        where c.file_id is null ",
+            $but,
+            "),
     candidate (size) as materialized (
         select size from files
-        where ?1 or size in (select size from unread)
+        where (?1 or size in (select size from unread)) ",
+            $but,
+            "
         group by size
         having (min(inode) <> max(inode) or min(volume_id) <> max(volume_id))
            and max(directory_id in (select directory_id from temp.scope)))
@@ -52,12 +62,20 @@ const SELECT_BY_SIZE: &str = "
            or (f.directory_id in (select directory_id from temp.scope)
                and exists (select 1 from problems p where p.file_id = f.id)))
       and f.volume_id in (select volume_id from temp.reachable)
-    order by f.volume_id, f.inode, f.directory_id, f.name";
+    order by f.volume_id, f.inode, f.directory_id, f.name"
+        )
+    };
+}
 
-const SELECT_BY_SAMPLE: &str = "
+macro_rules! select_by_sample {
+    ($but:literal) => {
+        concat!(
+            "
     with candidate (size, sample) as materialized (
         select c.size, c.sample from contents c cross join files f on f.id = c.file_id
-        where c.sample is not null
+        where c.sample is not null ",
+            $but,
+            "
         group by c.size, c.sample
         having (min(c.inode) <> max(c.inode) or min(c.volume_id) <> max(c.volume_id))
            and max(f.directory_id in (select directory_id from temp.scope)))
@@ -65,15 +83,30 @@ const SELECT_BY_SAMPLE: &str = "
     select f.id, f.volume_id, f.directory_id, f.name, f.size, f.mtime_ns, f.ctime_ns, f.inode
     from contents c cross join files f on f.id = c.file_id
     where c.hash is null and c.sample is not null
-      and c.file_id not in (select file_id from rotten)
+      and c.file_id not in (select file_id from rotten) ",
+            $but,
+            "
       and (c.size, c.sample) in (select size, sample from candidate)
       and c.volume_id in (select volume_id from temp.reachable)
-    order by f.volume_id, f.inode, f.directory_id, f.name";
+    order by f.volume_id, f.inode, f.directory_id, f.name"
+        )
+    };
+}
+
+const SELECT_BY_SIZE: &str = select_by_size!("");
+const SELECT_BY_SAMPLE: &str = select_by_sample!("");
+
+/// The same where some directories are never read: what lies in them is no partner, either.
+const SELECT_READ_BY_SIZE: &str =
+    select_by_size!("and directory_id not in (select directory_id from temp.never_read)");
+const SELECT_READ_BY_SAMPLE: &str =
+    select_by_sample!("and directory_id not in (select directory_id from temp.never_read)");
 
 const SELECT_EVERYTHING: &str = "
     insert into temp.pending (file_id, volume_id, directory_id, name, size, mtime_ns, ctime_ns, inode)
     select id, volume_id, directory_id, name, size, mtime_ns, ctime_ns, inode from files f
     where directory_id in (select directory_id from temp.scope)
+      and directory_id in (select directory_id from temp.hashed_wholly)
       and not exists (select 1 from contents c where c.file_id = f.id and c.hash is not null)
       and id not in (select file_id from rotten)
       and volume_id in (select volume_id from temp.reachable)
@@ -150,16 +183,26 @@ async fn prepare(connection: &mut SqliteConnection, scope: &Scope) -> Result<()>
         let insert = sqlx::query("insert or ignore into temp.reachable values (?)").bind(volume.0);
         insert.execute(&mut *connection).await.map_err(failed())?;
     }
-    scope::fill(connection, &scope.extents).await
+    scope::fill(connection, &scope.extents).await?;
+    scope::add(connection, &scope.directories).await
 }
 
 /// Fills `temp.pending`; returns how many files there are.
 async fn fill(connection: &mut SqliteConnection, stage: Stage, scope: &Scope) -> Result<u64> {
     prepare(connection, scope).await?;
-    let select = match stage {
-        Stage::Everything => SELECT_EVERYTHING,
-        Stage::Size => SELECT_BY_SIZE,
-        Stage::Sample => SELECT_BY_SAMPLE,
+    let rules = HashRules::of(&catalog::roots(connection).await?);
+    let some_are_never_read = rules.have(HashPolicy::None);
+    if stage == Stage::Everything {
+        scope::HASHED_WHOLLY.fill(connection, &rules).await?;
+    } else if some_are_never_read {
+        scope::NEVER_READ.fill(connection, &rules).await?;
+    }
+    let select = match (stage, some_are_never_read) {
+        (Stage::Everything, _) => SELECT_EVERYTHING,
+        (Stage::Size, false) => SELECT_BY_SIZE,
+        (Stage::Size, true) => SELECT_READ_BY_SIZE,
+        (Stage::Sample, false) => SELECT_BY_SAMPLE,
+        (Stage::Sample, true) => SELECT_READ_BY_SAMPLE,
     };
     let mut select = sqlx::query(select);
     if stage == Stage::Size {
@@ -307,9 +350,9 @@ mod tests {
         let index = SqliteIndex::create(&directory.path().join("index.db"), OnBusy::Fail).await.unwrap();
         let mut connection = index.connect().await.unwrap();
         HashIndex::look(&mut connection).await.unwrap().make(&mut connection).await.unwrap();
-        prepare(&mut connection, &Scope { extents: Vec::new(), reachable: Vec::new(), helps: false })
-            .await
-            .unwrap();
+        let nothing =
+            Scope { extents: Vec::new(), directories: Vec::new(), reachable: Vec::new(), helps: false };
+        prepare(&mut connection, &nothing).await.unwrap();
         let share: Share = "5%".parse().unwrap();
         let (from, to) = share.slices_from(RingPosition::default())[0].bounds();
         for (range, by_index) in [(IN_RANGE, true), ("", false)] {

@@ -261,6 +261,21 @@ pub(super) async fn follow(connection: &mut SqliteConnection) -> Result<bool> {
     Ok(any)
 }
 
+const MOVE_FINDING: &str = "
+    update or replace rot set directory_id = ?3, name = ?4, ctime_ns = ?5 where directory_id = ?1 and name = ?2";
+
+/// Lets a finding that stands follow its file, which somebody was seen to rename: that changed its ctime. One of a file
+/// that was in the new place before gives way.
+pub(super) async fn move_finding(
+    connection: &mut SqliteConnection,
+    from: (i64, &[u8]),
+    to: (i64, &[u8]),
+    ctime: Nanos,
+) -> Result<()> {
+    let moved = sqlx::query(MOVE_FINDING).bind(from.0).bind(from.1).bind(to.0).bind(to.1).bind(ctime.0);
+    moved.execute(connection).await.map(drop).map_err(IndexError::during("follow renamed files"))
+}
+
 /// Findings of files that are gone, that have the hash they should have, or that have another stamp and are read.
 const ENDED: &str = "
     select directory_id, name, volume_id, path, ending from (

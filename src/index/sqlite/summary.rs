@@ -12,6 +12,8 @@ use crate::index::convert::{read_json, to_count, to_integer, to_json};
 use crate::index::{IndexError, Result};
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
 use crate::model::pending::ExtentTotals;
+use crate::model::rules::HashRules;
+use crate::model::settings::HashPolicy;
 use crate::model::volume::{Extent, Places, VolumeId};
 
 const CREATE_GROUPS: &str = "
@@ -50,15 +52,26 @@ const DIRECTORY_PROBLEMS: &str = "
 
 /// What a next run would read, but for what it could not read before. Only the sizes of files without hash are
 /// compared, and samples only if one of them waits for its hash: few, once most is done.
-const PENDING_FIGURES: &str = "
+/// `$file`: a condition on the `directory_id` of a file; `$content`: the same on the directory of a content's file.
+macro_rules! pending_figures {
+    ($file:literal, $content:literal) => {
+        concat!(
+            "
     with unread (id, size) as materialized (
-        select f.id, f.size from files f left join contents c on c.file_id = f.id where c.file_id is null),
+        select f.id, f.size from files f left join contents c on c.file_id = f.id
+        where c.file_id is null ",
+            $file,
+            "),
     by_size (size) as materialized (
-        select size from files where size in (select size from unread)
+        select size from files where size in (select size from unread) ",
+            $file,
+            "
         group by size
         having min(inode) <> max(inode) or min(volume_id) <> max(volume_id)),
     by_sample (size, sample) as materialized (
-        select size, sample from contents where sample is not null
+        select size, sample from contents where sample is not null ",
+            $content,
+            "
         group by size, sample
         having min(inode) <> max(inode) or min(volume_id) <> max(volume_id)),
     pending (id, is_wanted) as (
@@ -69,7 +82,19 @@ const PENDING_FIGURES: &str = "
     select count(*), coalesce(sum(f.size), 0) from pending p cross join files f on f.id = p.id
     where (p.is_wanted or f.directory_id in (select directory_id from temp.hashed_wholly))
       and (?1 or f.directory_id in (select directory_id from temp.scope))
-      and not exists (select 1 from problems where file_id = p.id)";
+      and not exists (select 1 from problems where file_id = p.id) ",
+            $file
+        )
+    };
+}
+
+const PENDING_FIGURES: &str = pending_figures!("", "");
+
+/// The same where some directories are never read.
+const READ_PENDING_FIGURES: &str = pending_figures!(
+    "and directory_id not in (select directory_id from temp.never_read)",
+    "and (select directory_id from files where id = file_id) not in (select directory_id from temp.never_read)"
+);
 
 const KEPT: &str = "select id, summary from figures";
 
@@ -166,7 +191,13 @@ async fn find_groups(connection: &mut SqliteConnection, filter: &ReportFilter) -
 /// All figures but those of groups.
 async fn count_all(connection: &mut SqliteConnection, filter: &ReportFilter) -> Result<Summary> {
     let failed = || IndexError::during("count files");
-    mark_hashed_wholly(connection).await?;
+    let rules = HashRules::of(&catalog::roots(connection).await?);
+    scope::HASHED_WHOLLY.fill(connection, &rules).await?;
+    let mut pending = PENDING_FIGURES;
+    if rules.have(HashPolicy::None) {
+        scope::NEVER_READ.fill(connection, &rules).await?;
+        pending = READ_PENDING_FIGURES;
+    }
     scope::fill(connection, filter.under.as_deref().unwrap_or_default()).await?;
     let everywhere = filter.under.is_none();
     let files =
@@ -174,8 +205,7 @@ async fn count_all(connection: &mut SqliteConnection, filter: &ReportFilter) -> 
     let directories =
         sqlx::query_scalar(DIRECTORY_PROBLEMS).bind(everywhere).fetch_one(&mut *connection).await;
     let directories: i64 = directories.map_err(failed())?;
-    let pending =
-        sqlx::query(PENDING_FIGURES).bind(everywhere).fetch_one(connection).await.map_err(failed())?;
+    let pending = sqlx::query(pending).bind(everywhere).fetch_one(connection).await.map_err(failed())?;
     Ok(Summary {
         files: count(&files, 0)?,
         bytes: count(&files, 1)?,
@@ -186,15 +216,23 @@ async fn count_all(connection: &mut SqliteConnection, filter: &ReportFilter) -> 
     })
 }
 
-/// Fills `temp.hashed_wholly` with the directories of roots whose every file is to be hashed.
-async fn mark_hashed_wholly(connection: &mut SqliteConnection) -> Result<()> {
-    let failed = || IndexError::during("select directories");
-    let roots = catalog::roots(connection).await?;
-    let wholly = roots.into_iter().filter(|root| root.settings.hash_all);
-    let extents: Vec<Extent> = wholly.flat_map(|root| root.extents).collect();
-    scope::fill(connection, &extents).await?;
-    let mark = "create temp table hashed_wholly as select directory_id from temp.scope";
-    sqlx::query(mark).execute(connection).await.map_err(failed())?;
+const FORGET_PROBLEMS: &str = "
+    delete from problems as p
+    where exists (
+        select 1 from files f
+        where f.id = p.file_id and f.directory_id in (select directory_id from temp.never_read)
+          and not exists (select 1 from rot r where r.directory_id = f.directory_id and r.name = f.name))
+      and not exists (select 1 from contents c where c.file_id = p.file_id and c.hash is not null)";
+
+/// Forgets what went wrong with files that are not read any more: nobody would ever try again. What has a hash, or
+/// should have one, is verified all the same.
+pub(super) async fn forget_problems_of_unread(connection: &mut SqliteConnection) -> Result<()> {
+    let rules = HashRules::of(&catalog::roots(connection).await?);
+    if rules.have(HashPolicy::None) {
+        scope::NEVER_READ.fill(connection, &rules).await?;
+        let forgotten = sqlx::query(FORGET_PROBLEMS).execute(connection).await;
+        forgotten.map_err(IndexError::during("remember a root"))?;
+    }
     Ok(())
 }
 

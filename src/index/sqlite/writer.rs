@@ -14,7 +14,7 @@ use crate::index::convert;
 use crate::index::lock::WriteLock;
 use crate::index::{IndexError, PendingReader, Result, Writer, Written};
 use crate::model::group::Summary;
-use crate::model::listing::Listing;
+use crate::model::listing::{Listing, Move};
 use crate::model::path::VolumePath;
 use crate::model::pending::{Outcome, Scope, Stage};
 use crate::model::rot::{Ended, HashRange};
@@ -127,11 +127,14 @@ impl Writer for SqliteWriter {
 
     async fn put_root(&mut self, extent: &Extent, path: &Path, settings: &ScanSettings) -> Result<RootId> {
         let connection = self.transaction().await?;
-        // With --hash-all files count as pending that did not before.
-        if !convert::is_known(&catalog::roots(connection).await?, extent, settings) {
-            summary::forget_figures(connection).await?;
+        if convert::is_known(&catalog::roots(connection).await?, extent, settings) {
+            return catalog::put_root(connection, extent, path, settings).await;
         }
-        catalog::put_root(connection, extent, path, settings).await
+        // With another policy, files count as pending that did not before, or do not any more.
+        summary::forget_figures(connection).await?;
+        let id = catalog::put_root(connection, extent, path, settings).await?;
+        summary::forget_problems_of_unread(connection).await?;
+        Ok(id)
     }
 
     async fn put_upkeep(&mut self, root: RootId, upkeep: &Upkeep) -> Result<()> {
@@ -139,8 +142,12 @@ impl Writer for SqliteWriter {
     }
 
     async fn remove_root(&mut self, root: Option<RootId>, extents: &[Extent]) -> Result<u64> {
-        summary::forget_figures(self.transaction().await?).await?;
-        catalog::remove_root(self.transaction().await?, root, extents).await
+        let connection = self.transaction().await?;
+        summary::forget_figures(connection).await?;
+        let files = catalog::remove_root(connection, root, extents).await?;
+        // What is left of it goes by the root around it.
+        summary::forget_problems_of_unread(connection).await?;
+        Ok(files)
     }
 
     async fn begin_scan(
@@ -153,9 +160,16 @@ impl Writer for SqliteWriter {
         catalog::begin_scan(self.transaction().await?, root, kind, within, worker).await
     }
 
-    async fn continue_scan(&mut self, scan: ScanId) -> Result<()> {
+    async fn continue_scan(&mut self, scan: ScanId) -> Result<ScanId> {
         let worker = self.worker;
         catalog::continue_scan(self.transaction().await?, scan, worker).await
+    }
+
+    async fn write_moves(&mut self, scan: ScanId, moves: &[Move]) -> Result<()> {
+        self.transaction().await?;
+        // Something may have been replaced, or be where files are not read.
+        summary::forget_figures(&mut self.connection).await?;
+        discovery::write_moves(&mut self.connection, &self.state, scan, moves).await
     }
 
     async fn write_listings(&mut self, scan: ScanId, listings: &[Listing]) -> Result<Written> {
@@ -177,6 +191,22 @@ impl Writer for SqliteWriter {
     ) -> Result<u64> {
         self.state.in_pieces.clear();
         let finished = discovery::finish(self.transaction().await?, scan, root, extents, linked).await?;
+        if finished.has_changes() {
+            summary::forget_figures(&mut self.connection).await?;
+        }
+        Ok(finished.removed)
+    }
+
+    async fn finish_parts(
+        &mut self,
+        scan: ScanId,
+        root: RootId,
+        extents: &[Extent],
+        linked: &[Extent],
+    ) -> Result<u64> {
+        self.state.in_pieces.clear();
+        let finished =
+            discovery::finish_parts(self.transaction().await?, scan, root, extents, linked).await?;
         if finished.has_changes() {
             summary::forget_figures(&mut self.connection).await?;
         }

@@ -4,6 +4,7 @@
 //! charts. Names reach the page escaped for display, in JSON that is safe inside a script.
 
 mod charts;
+mod history;
 mod page;
 
 use std::io::{self, Write};
@@ -13,6 +14,7 @@ use askama::Template as _;
 use serde::Serialize;
 
 use self::charts::Charts;
+pub use self::history::History;
 use self::page::{Page, RootLine};
 use super::text::notes;
 use super::{Head, Sink};
@@ -32,6 +34,7 @@ pub struct HtmlSink<W> {
     output: W,
     limit: u64,
     head: Option<Head>,
+    history: History,
     charts: Charts,
     shown: u64,
     shown_bytes: u64,
@@ -65,12 +68,13 @@ struct FileObject {
 }
 
 impl<W: Write> HtmlSink<W> {
-    /// A page whose table holds at most `limit` groups.
-    pub fn new(output: W, limit: u64) -> Self {
+    /// A page whose table holds at most `limit` groups, with a history of the whole index.
+    pub fn new(output: W, limit: u64, history: History) -> Self {
         Self {
             output,
             limit,
             head: None,
+            history,
             charts: Charts::default(),
             shown: 0,
             shown_bytes: 0,
@@ -170,6 +174,7 @@ impl<W: Write> HtmlSink<W> {
             by_directory: self.charts.by_directory(),
             by_type: self.charts.by_type(),
             data: std::mem::take(&mut self.data),
+            history: self.history.view(head.generated_at),
         }
     }
 }
@@ -245,7 +250,7 @@ mod tests {
 
     fn page(limit: u64) -> String {
         let mut output = Vec::new();
-        let mut sink = HtmlSink::new(&mut output, limit);
+        let mut sink = HtmlSink::new(&mut output, limit, History::default());
         sink.head(&head()).unwrap();
         for item in items() {
             sink.item(&item).unwrap();
@@ -260,6 +265,16 @@ mod tests {
         let limited = page(1);
         assert!(!limited.contains("/d/z"));
         assert!(limited.contains("1 more group"), "{limited}");
+    }
+
+    #[test]
+    fn without_scripts_both_parts_of_the_page_are_shown() {
+        let page = page(10);
+        for part in [r#"<div id="duplicates">"#, r#"<section class="history" id="history" tabindex="-1""#] {
+            assert!(page.contains(part), "{part}: {page}");
+        }
+        assert!(page.contains("Charts begin with the second run"), "{page}");
+        assert!(page.contains("Nothing has run yet."), "{page}");
     }
 
     #[test]
