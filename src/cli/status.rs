@@ -10,11 +10,12 @@ use super::context::Context;
 use super::exit::{Exit, Failure};
 use super::roots::{last_scan_text, root_json, root_text};
 use crate::config::Flags;
-use crate::format::{bytes, count, plural};
+use crate::format::{bytes, count, elapsed, moment, plural, rfc3339};
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
 use crate::model::path::{escape, escape_path, shown_path, to_path};
 use crate::model::pending::ExtentTotals;
-use crate::model::scan::Root;
+use crate::model::scan::{Root, RootId};
+use crate::model::upkeep::{Watch, WatchMode};
 use crate::model::volume::{Places, VolumeId, VolumeIdentity};
 use crate::model::worker::Worker;
 
@@ -33,6 +34,7 @@ struct Status {
     location: String,
     size: u64,
     roots: Vec<(Root, ExtentTotals)>,
+    watches: Vec<Watch>,
     summary: Summary,
     workers: Vec<Worker>,
     places: Places,
@@ -54,6 +56,7 @@ pub(super) async fn run(args: StatusArgs, context: &Context) -> Result<Exit, Fai
         location: index.location(),
         size: index.size().await?,
         roots,
+        watches: index.watches().await?,
         summary: index.summary(&ReportFilter::default()).await?,
         workers: index.workers().await?,
         volumes: index.volumes().await?,
@@ -71,7 +74,7 @@ pub(super) async fn run(args: StatusArgs, context: &Context) -> Result<Exit, Fai
 }
 
 fn write_text(status: &Status, output: &mut impl Write, context: &Context) -> io::Result<()> {
-    let Status { location, size, roots, summary, workers, places, problems, .. } = status;
+    let Status { location, size, roots, watches, summary, workers, places, problems, .. } = status;
     let bold = |text: &str| context.style.bold(text);
     writeln!(output, "{}  {location} ({})", bold("index"), bytes(*size))?;
     for (root, totals) in roots {
@@ -79,6 +82,13 @@ fn write_text(status: &Status, output: &mut impl Write, context: &Context) -> io
         let last_scan = last_scan_text(root);
         let path = root_text(root, places);
         writeln!(output, "{}   {path}  {last_scan}, {files} with {}", bold("root"), bytes(totals.bytes))?;
+        for watch in watches_of(watches, root.id) {
+            writeln!(output, "         {}", watch_text(watch, context))?;
+        }
+        if watches_of(watches, root.id).all(|watch| !watch.is_alive) && root.upkeep.watch {
+            let text = "marked to be watched, but nobody does: run 'dupfind watch'";
+            writeln!(output, "         {}", context.style.warning(text))?;
+        }
     }
     if places.hosts().count() > 1 {
         for (host, volume, mount) in mounted(status) {
@@ -111,6 +121,46 @@ fn write_text(status: &Status, output: &mut impl Write, context: &Context) -> io
         writeln!(output, "  {}: {}", shown_path(row.host.as_deref(), &row.path), row.problem)?;
     }
     Ok(())
+}
+
+fn watches_of(watches: &[Watch], root: RootId) -> impl Iterator<Item = &Watch> {
+    watches.iter().filter(move |watch| watch.root == root)
+}
+
+/// Who watches a root, how, and when it is reconciled next, for people.
+fn watch_text(watch: &Watch, context: &Context) -> String {
+    let who = format!("{} process {}", escape(watch.host.as_bytes()), watch.process);
+    if !watch.is_alive {
+        let silence = elapsed(watch.silence);
+        return context.style.warning(&format!("not watched any more: {who} died, last seen {silence} ago"));
+    }
+    let events = plural(watch.events, "event", "events");
+    let how = match &watch.mode {
+        WatchMode::Live => context.style.bold("live"),
+        WatchMode::Polled(reason) => context.style.warning(&format!("not live: {reason}")),
+        WatchMode::Offline(reason) => context.style.warning(&format!("offline: {reason}")),
+    };
+    let next = watch.next.as_ref().map_or_else(String::new, |next| {
+        format!("; next reconciliation {} ({})", moment(next.at), next.reason)
+    });
+    format!("watched by {who} since {}, {how}, {events}{next}", moment(watch.since))
+}
+
+fn watch_json(watch: &Watch) -> Value {
+    json!({
+        "host": watch.host,
+        "process": watch.process,
+        "alive": watch.is_alive,
+        "mode": if watch.is_alive { watch.mode.as_str() } else { "dead" },
+        "reason": watch.mode.reason(),
+        "since": rfc3339(watch.since),
+        "silent_seconds": watch.silence.as_secs_f64(),
+        "events": watch.events,
+        "next_reconciliation": watch.next.as_ref().map(|next| json!({
+            "at": rfc3339(next.at),
+            "reason": next.reason,
+        })),
+    })
 }
 
 /// What each host mounts: host, volume and where.
@@ -188,6 +238,7 @@ fn status_json(status: &Status, with_problems: bool) -> Value {
         value["files"] = totals.files.into();
         value["bytes"] = totals.bytes.into();
         value["problems"] = totals.problems.into();
+        value["watches"] = watches_of(&status.watches, root.id).map(watch_json).collect();
         value
     };
     let problem = |row: &ProblemRow| json!({ "host": row.host, "path": row.path.to_string_lossy(), "problem": row.problem });

@@ -6,7 +6,9 @@
 
 pub mod filter;
 pub mod named;
+mod open_listing;
 mod outbox;
+mod tasks;
 pub mod walk;
 
 /// Entries in one listing at most; a larger directory comes in pieces, so that memory does not grow

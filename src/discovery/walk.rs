@@ -10,14 +10,16 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::sync::mpsc::Sender;
 
-use super::LISTING_ENTRIES;
 use super::filter::Filter;
-use super::outbox::Outbox;
+use super::open_listing::OpenListing;
+use super::outbox::{Closed, Outbox};
+pub use super::tasks::Order;
+use super::tasks::{Running, Tasks};
 use crate::cancel::Cancel;
 use crate::concurrency::{Concurrency, Meter, Threads};
 use crate::model::listing::{Absent, Coverage, Entry, Listing, Problem};
@@ -47,6 +49,8 @@ pub struct WalkRequest {
     pub filter: Filter,
     /// Other roots: each is walked by itself, with its own options, so this walk stays outside.
     pub other_roots: HashSet<Location>,
+    /// Which directories come first.
+    pub order: Order,
     /// How many directories are listed at once.
     pub threads: Threads,
     /// Files of the index itself, which change while we read: never listed.
@@ -97,7 +101,7 @@ struct Walk<'a> {
     outbox: Outbox<'a>,
     cancel: &'a Cancel,
     progress: &'a Progress,
-    tasks: Tasks,
+    tasks: Tasks<Task>,
     root_device: u64,
     own_root: Location,
     stopped: AtomicBool,
@@ -186,7 +190,7 @@ pub fn walk(
         outbox: Outbox::new(listings, progress),
         cancel,
         progress,
-        tasks: Tasks::default(),
+        tasks: Tasks::new(request.order),
         root_device: device,
         own_root,
         stopped: AtomicBool::new(false),
@@ -197,9 +201,8 @@ pub fn walk(
         visited: Mutex::default(),
     };
     walk.begin()?;
-    let list = |task: Task, (): &mut (), meter: &mut Meter<'_>| {
-        let _running = Running(&walk.tasks);
-        walk.list(&task, meter);
+    let list = |running: Running<'_, Task>, (): &mut (), meter: &mut Meter<'_>| {
+        walk.list(&running.task, meter);
         ControlFlow::Continue(())
     };
     Concurrency::new(request.threads).divide(pool, || walk.tasks.next(), || (), list);
@@ -251,14 +254,9 @@ impl<'a> Walk<'a> {
             self.note_entered(place.clone());
         }
         self.visit(device, metadata.ino());
-        self.tasks.push(Task {
-            absolute: directory.to_path_buf(),
-            place,
-            device,
-            relative,
-            depth: levels + 1,
-            reach,
-        });
+        let absolute = directory.to_path_buf();
+        let task = Task { absolute, place, device, relative, depth: levels + 1, reach };
+        self.tasks.push(task, FileStat::from(&metadata).mtime);
         Ok(())
     }
 
@@ -267,18 +265,20 @@ impl<'a> Walk<'a> {
             self.stop();
             return;
         }
-        let mut listing = OpenListing::new(self, task);
+        let is_selection = matches!(task.reach, Reach::Names(_));
+        let mut listing = OpenListing::new(&self.outbox, task.place.clone(), is_selection);
         let asked = Instant::now();
         let read = self.read_entries(task, &mut listing);
         // Of a directory that was sent in pieces, the time would be that of the index, too.
-        if listing.pieces == 0 {
+        if listing.pieces() == 0 {
             meter.note(asked.elapsed(), listing.entries.len() as u64 * BYTES_LIKE_AN_ENTRY);
         }
+        let was_stopped = self.stopped.load(Ordering::Relaxed);
         match read {
-            Ok(()) => listing.close(None),
+            Ok(()) => self.note_sent(&listing.close(None, was_stopped)),
             // Removed since its parent was listed: that is no trouble, it is simply gone.
             Err(error) if Problem::of(&error) == Problem::Vanished && task.depth > 1 => {}
-            Err(error) => listing.close(Some(Problem::of(&error))),
+            Err(error) => self.note_sent(&listing.close(Some(Problem::of(&error)), was_stopped)),
         }
         self.progress.directories.add(1);
     }
@@ -324,7 +324,7 @@ impl<'a> Walk<'a> {
             if taken != Taken::AsDirectory {
                 listing.absent.directories.push(name.clone());
             }
-            listing.send_if_full();
+            self.note_sent(&listing.send_if_full());
         }
         Ok(())
     }
@@ -356,10 +356,14 @@ impl<'a> Walk<'a> {
         if !self.request.filter.includes(relative) || self.is_own_file(task, name) {
             return Ok(Taken::No);
         }
-        let Some(stat) = directory.stat(entry)? else { return Ok(Taken::No) };
-        if stat.is_file && self.request.filter.takes_size(stat.size) {
-            listing.add(Entry::of(name, &stat, task.device));
+        let Some(stat) = directory.stat(entry)?.filter(|stat| stat.is_file) else { return Ok(Taken::No) };
+        let file = Entry::of(name, &stat, task.device);
+        if self.request.filter.takes_size(stat.size) {
+            self.note_sent(&listing.add(file));
             return Ok(Taken::AsFile);
+        }
+        if listing.is_selection && file.has_other_names {
+            listing.absent.linked.push(file.stamp);
         }
         Ok(Taken::No)
     }
@@ -406,7 +410,8 @@ impl<'a> Walk<'a> {
         if reach == Reach::Itself {
             locked(&self.listed).push(place.clone());
         }
-        self.tasks.push(Task { absolute, place, device, relative: relative.to_vec(), depth, reach });
+        let task = Task { absolute, place, device, relative: relative.to_vec(), depth, reach };
+        self.tasks.push(task, stat.mtime);
         Ok(Taken::AsDirectory)
     }
 
@@ -438,7 +443,8 @@ impl<'a> Walk<'a> {
             }
             locked(&self.linked).push(place.clone());
             let (relative, reach) = (relative.to_vec(), Reach::Below);
-            self.tasks.push(Task { absolute, place, device, relative, depth, reach });
+            let task = Task { absolute, place, device, relative, depth, reach };
+            self.tasks.push(task, FileStat::from(&metadata).mtime);
             return;
         }
         let wanted = metadata.is_file()
@@ -472,7 +478,7 @@ impl<'a> Walk<'a> {
             let is_all = !was_walked && matches!(self.request.part, Part::Whole);
             let coverage = if is_all { Coverage::Whole } else { Coverage::Selected(Absent::default()) };
             let Place { volume, path } = place;
-            self.send(Listing { volume, directory: path, coverage, entries });
+            self.note_sent(&self.outbox.push(Listing { volume, directory: path, coverage, entries }));
         }
     }
 
@@ -507,8 +513,9 @@ impl<'a> Walk<'a> {
         locked(&self.entered).push(place);
     }
 
-    fn send(&self, listing: Listing) {
-        if self.outbox.push(listing).is_err() {
+    /// Nobody takes listings any more: that means "stop".
+    fn note_sent(&self, sent: &Result<(), Closed>) {
+        if sent.is_err() {
             self.stop();
         }
     }
@@ -518,155 +525,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Directories to be listed, the last found first: so few wait at any time.
-#[derive(Default)]
-struct Tasks {
-    state: Mutex<TaskState>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct TaskState {
-    waiting: Vec<Task>,
-    /// Tasks that were handed out and not finished: they may add some.
-    running: usize,
-}
-
-impl Tasks {
-    fn push(&self, task: Task) {
-        locked(&self.state).waiting.push(task);
-        self.changed.notify_one();
-    }
-
-    /// The next directory; waits if only those that are being listed can add one.
-    fn next(&self) -> Option<Task> {
-        let mut state = locked(&self.state);
-        loop {
-            if let Some(task) = state.waiting.pop() {
-                state.running += 1;
-                return Some(task);
-            }
-            if state.running == 0 {
-                return None;
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-}
-
-/// A task that was handed out, until it is finished. Nobody must wait for one that panicked, either.
-struct Running<'a>(&'a Tasks);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        let mut state = locked(&self.0.state);
-        state.running -= 1;
-        let is_last = state.running == 0;
-        drop(state);
-        if is_last {
-            self.0.changed.notify_all();
-        }
-    }
-}
-
-/// A directory while it is being listed; sends pieces as they fill.
-struct OpenListing<'w, 'a> {
-    walk: &'w Walk<'a>,
-    place: Place,
-    entries: Vec<Entry>,
-    /// Of names that were looked at one by one, what they are not; else empty.
-    absent: Absent,
-    is_selection: bool,
-    pieces: usize,
-}
-
-impl<'w, 'a> OpenListing<'w, 'a> {
-    fn new(walk: &'w Walk<'a>, task: &Task) -> Self {
-        let is_selection = matches!(task.reach, Reach::Names(_));
-        let (place, absent) = (task.place.clone(), Absent::default());
-        Self { walk, place, entries: Vec::new(), absent, is_selection, pieces: 0 }
-    }
-
-    /// Sends what was looked at so far, if it is enough.
-    fn send_if_full(&mut self) {
-        if self.entries.len().max(self.absent.files.len()) >= LISTING_ENTRIES {
-            let absent = std::mem::take(&mut self.absent);
-            self.send(Coverage::Selected(absent));
-        }
-    }
-
-    fn add(&mut self, entry: Entry) {
-        if self.entries.len() == LISTING_ENTRIES && !self.is_selection {
-            self.send(Coverage::Piece { first: self.pieces == 0, last: false });
-            self.pieces += 1;
-        }
-        self.entries.push(entry);
-    }
-
-    fn close(mut self, trouble: Option<Problem>) {
-        let coverage = match trouble {
-            Some(problem) => Coverage::Unreadable(problem),
-            // A walk that was told to stop may have left the loop early.
-            _ if self.is_selection => Coverage::Selected(std::mem::take(&mut self.absent)),
-            None if self.walk.stopped.load(Ordering::Relaxed) => Coverage::Selected(Absent::default()),
-            None if self.pieces == 0 => Coverage::Whole,
-            None => Coverage::Piece { first: false, last: true },
-        };
-        self.send(coverage);
-    }
-
-    fn send(&mut self, coverage: Coverage) {
-        let mut entries = std::mem::take(&mut self.entries);
-        // The index keeps a directory's files in the order of their names.
-        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        self.walk.send(Listing {
-            volume: Arc::clone(&self.place.volume),
-            directory: self.place.path.clone(),
-            coverage,
-            entries,
-        });
-    }
-}
-
 /// A set that threads share; one that panicked left it whole, as each change is a single step.
 fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::path::VolumePath;
-    use crate::model::volume::{Mount, MountedVolume, VolumeIdentity};
-
-    #[test]
-    fn nobody_waits_for_a_task_that_panicked() {
-        let tasks = Tasks::default();
-        let volume = MountedVolume {
-            identity: VolumeIdentity("test".into()),
-            mount: Mount { root: VolumePath::new(b""), at: b"/".as_slice().into() },
-        };
-        let place = Place { volume: Arc::new(volume), path: VolumePath::new(b"") };
-        tasks.push(Task {
-            absolute: PathBuf::new(),
-            place,
-            device: 0,
-            relative: Vec::new(),
-            depth: 1,
-            reach: Reach::Below,
-        });
-        std::thread::scope(|scope| {
-            let panicking = scope.spawn(|| {
-                let _running = tasks.next().map(|_| Running(&tasks));
-                // The other one waits by now, or finds that all is done.
-                std::thread::sleep(std::time::Duration::from_millis(20));
-                panic!("a bug");
-            });
-            while locked(&tasks.state).running == 0 && !panicking.is_finished() {
-                std::thread::yield_now();
-            }
-            assert!(tasks.next().is_none());
-            assert!(panicking.join().is_err());
-        });
-    }
 }

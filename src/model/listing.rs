@@ -80,6 +80,8 @@ pub struct Absent {
     pub files: Vec<Box<[u8]>>,
     /// Names that are no directories: what was below them is gone.
     pub directories: Vec<Box<[u8]>>,
+    /// Files that are too small or too large to be of interest, and have other names.
+    pub linked: Vec<Stamp>,
 }
 
 /// A directory as the walk found it.

@@ -9,11 +9,11 @@ use tokio::time::MissedTickBehavior;
 use super::ahead::{ReadAhead, ReadAll};
 use super::process::COMMIT_INTERVAL;
 use super::roots::{locate, why_offline};
-use super::{OpenScan, Run, ScanError, Scanner, Unread, Walked};
+use super::{OpenScan, Processing, Run, ScanError, Scanner, Unread, Walked};
 use crate::bridge::run_blocking;
 use crate::discovery::filter::Filter;
 use crate::discovery::named::{NamedRequest, list_named};
-use crate::discovery::walk::{Part, WalkRequest, walk};
+use crate::discovery::walk::{Order, Part, WalkRequest, walk};
 use crate::model::group::ProblemRow;
 use crate::model::listing::{Coverage, Listing};
 use crate::model::path::VolumePath;
@@ -57,11 +57,38 @@ impl Run<'_> {
             if self.scanner.cancel.is_requested() {
                 break;
             }
+            if may_read && matches!(part, Part::Whole) {
+                self.complete_first(kind, &root, &known).await?;
+            }
             self.scanner.progress.enter(Phase::Discovery);
             self.discover(scan, &root, part, &known, may_read).await?;
             walked.extend(&self.scans[scan].walked);
         }
         Ok(walked)
+    }
+
+    /// Walks and reads the directories of a root that are to be complete before the others, one after the other.
+    async fn complete_first(&mut self, kind: ScanKind, root: &Root, known: &[Root]) -> Result<(), ScanError> {
+        let filter = Filter::new(&root.settings)?;
+        for below in &root.upkeep.first {
+            let directory = root.path.join(below);
+            if filter.passes_over_path(below.as_bytes()) || !directory.is_dir() {
+                continue;
+            }
+            let part = Part::Below(directory);
+            let id = self.writer.begin_scan(Some(root.id), kind, self.within(&part).as_ref()).await?;
+            self.scans.push(OpenScan::new(id));
+            self.writer.commit().await?;
+            let scan = self.scans.len() - 1;
+            self.scanner.progress.enter(Phase::Discovery);
+            self.discover(scan, root, part, known, true).await?;
+            let walked = self.scans[scan].walked.clone();
+            self.process(Processing::Of(walked)).await?;
+            if self.scanner.cancel.is_requested() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The directory that a walk is limited to, inside its volume.
@@ -87,6 +114,7 @@ impl Run<'_> {
             root: root.path.clone(),
             part,
             follower: self.follower.clone(),
+            order: if root.upkeep.recent_first { Order::Recent } else { Order::LastFound },
             filter: Filter::new(&root.settings)?,
             settings: root.settings.clone(),
             other_roots,
@@ -229,7 +257,9 @@ impl Run<'_> {
                 volumes.push(volume);
                 if let Some(links) = &mut self.links {
                     let linked = listing.entries.iter().filter(|entry| entry.has_other_names);
-                    links.extend(linked.map(|entry| ((volume, entry.stamp.inode), entry.stamp)));
+                    let other = listing.absent().map(|absent| absent.linked.as_slice()).unwrap_or_default();
+                    let stamps = linked.map(|entry| entry.stamp).chain(other.iter().copied());
+                    links.extend(stamps.map(|stamp| ((volume, stamp.inode), stamp)));
                 }
                 if listing.absent().is_some() {
                     selected.insert(Extent { volume, path: listing.directory.clone() });

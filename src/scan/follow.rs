@@ -241,24 +241,22 @@ impl Run<'_> {
     async fn write_moves(
         &mut self,
         scan: ScanId,
-        moves: &[SeenMove],
+        renamed: &[SeenMove],
         known: &[Root],
     ) -> Result<(), ScanError> {
-        let mut written = Vec::new();
-        for moved in moves {
-            if let Some(written_move) = self.to_move(moved, known) {
-                if let (None, Some(follower)) = (&written_move.stamp, &self.follower) {
-                    // A walk may have been there before we heard of the move: its rows now go elsewhere.
-                    follower.forget(&moved.from);
-                    follower.forget(&moved.to);
-                }
-                let moved = written_move;
-                self.writer.register_volume(&self.scanner.host.name, &moved.volume).await?;
-                written.push(moved);
+        let mut told = Vec::new();
+        for seen in renamed {
+            let Some(moved) = self.to_move(seen, known) else { continue };
+            if let (None, Some(follower)) = (&moved.stamp, &self.follower) {
+                // A walk may have been there before we heard of the move: its rows now go elsewhere.
+                follower.forget(&seen.from);
+                follower.forget(&seen.to);
             }
+            self.writer.register_volume(&self.scanner.host.name, &moved.volume).await?;
+            told.push(moved);
         }
-        if !written.is_empty() {
-            self.writer.write_moves(scan, &written).await?;
+        if !told.is_empty() {
+            self.writer.write_moves(scan, &told).await?;
         }
         Ok(())
     }

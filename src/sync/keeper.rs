@@ -117,6 +117,8 @@ pub struct Keeper {
     journal: Journal,
     journal_began: Instant,
     signed: Instant,
+    /// The index was not told yet how a root stands now.
+    is_news: bool,
     /// What was seen is not looked at sooner.
     rest_until: Instant,
     /// When something was written that reports do not know yet.
@@ -138,6 +140,7 @@ impl Keeper {
             journal: Journal::default(),
             journal_began: now,
             signed: now,
+            is_news: true,
             rest_until: now,
             unsettled: None,
             settle_not_before: now,
@@ -153,6 +156,9 @@ impl Keeper {
         let mut is_ready = false;
         while !self.settings.cancel.is_requested() {
             self.note_losses();
+            if std::mem::take(&mut self.is_news) {
+                self.tell_index().await;
+            }
             if let Some(seen) = self.take_seen() {
                 self.follow(seen).await;
             } else if let Some(root) = self.root_due() {
@@ -438,7 +444,7 @@ impl Keeper {
         if let Err(error) = kept.plan(index.as_ref(), &host).await {
             return self.lose_index(&error.into()).await;
         }
-        self.tell_index().await;
+        self.is_news = true;
     }
 
     fn put_off(&mut self, id: RootId, reason: &str) {
@@ -460,6 +466,7 @@ impl Keeper {
         if kept.mode == mode {
             return;
         }
+        self.is_news = true;
         kept.mode = mode;
         let root = kept.path();
         let told = match kept.mode.clone() {

@@ -186,6 +186,11 @@ fn rewrite_in_secret(path: &Path, content: u8) -> std::io::Result<()> {
 
 /// Groups of equal files, found by comparing every byte with every byte.
 pub(crate) fn brute_force(tree: &Path) -> Vec<Vec<OsString>> {
+    groups_of_equal_files(tree, 1)
+}
+
+/// The same, of files from this size on.
+pub(crate) fn groups_of_equal_files(tree: &Path, min_size: usize) -> Vec<Vec<OsString>> {
     let mut files: BTreeMap<u64, (Vec<u8>, Vec<OsString>)> = BTreeMap::new();
     let mut directories = vec![tree.to_path_buf()];
     while let Some(directory) = directories.pop() {
@@ -200,7 +205,7 @@ pub(crate) fn brute_force(tree: &Path) -> Vec<Vec<OsString>> {
                 continue;
             }
             let content = std::fs::read(&path).unwrap();
-            if !content.is_empty() {
+            if content.len() >= min_size {
                 let name = path.strip_prefix(tree).unwrap().as_os_str().to_owned();
                 files.entry(metadata.ino()).or_insert_with(|| (content, Vec::new())).1.push(name);
             }

@@ -344,8 +344,9 @@ pub(super) async fn begin_scan(
 }
 
 const CONTINUE_SCAN: &str = "
-    update scans set status = 'running', discovered_at = null, ended_at = null, worker_id = $2 where id = $1
-    returning root_id";
+    update scans set id = default, status = 'running', discovered_at = null, ended_at = null, worker_id = $2
+    where id = $1
+    returning id, root_id";
 
 /// Goes on with a scan that was ended, as if it had just begun.
 pub(super) async fn continue_scan(
