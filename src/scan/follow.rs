@@ -31,6 +31,9 @@ pub struct Seen {
     /// Names of files that were written to. If they are others by now, those they were may have other names, of which
     /// nobody is told that they were written to.
     pub rewritten: Vec<PathBuf>,
+    /// Files that got another name, each with a path it had and its inode: it may be gone by now, and may have been
+    /// written through.
+    pub linked: Vec<(PathBuf, u64)>,
 }
 
 /// What was touched in a root.
@@ -112,7 +115,7 @@ impl Run<'_> {
     async fn follow(&mut self, seen: &Seen, journal: &Journal) -> Result<FollowedRoots, ScanError> {
         let known = self.scanner.index.roots().await?;
         let mut followed = FollowedRoots::default();
-        let mut touched_elsewhere = self.files_replaced(&seen.rewritten).await?;
+        let mut touched_elsewhere = self.files_replaced(seen).await?;
         let touched = self.open_roots(&seen.roots, &known, journal, &mut followed).await?;
         if let Some(first) = self.scans.first() {
             let scan = first.id;
@@ -180,22 +183,28 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The files that the index knows by these names, and that they are not any more.
+    /// The files that the index knows by names that were written to, and that they are not any more; and those that
+    /// got a name.
     async fn files_replaced(
         &self,
-        paths: &[PathBuf],
+        seen: &Seen,
     ) -> Result<HashMap<(VolumeId, u64), Option<Stamp>>, ScanError> {
         let index = &self.scanner.index;
         let mounts = index.mounts(&self.scanner.host.name).await?;
         let inode_at = |path: &Path| std::fs::symlink_metadata(path).ok().map(|metadata| metadata.ino());
         let mut names = Vec::new();
-        for path in paths {
+        for path in &seen.rewritten {
             let directory = path.parent().and_then(|directory| mounts.locate(directory));
             if let (Some(directory), Some(name)) = (directory, name_of(path)) {
                 names.push((directory, name.into()));
             }
         }
         let mut replaced = HashMap::new();
+        for (path, inode) in &seen.linked {
+            if let Some(directory) = path.parent().and_then(|directory| mounts.locate(directory)) {
+                replaced.insert((directory.volume, *inode), None);
+            }
+        }
         for KnownName { directory, name, stamp } in index.known_names(&names).await? {
             let path = mounts.absolute(directory.volume, &directory.path);
             let path = path.map(|path| path.join(OsStr::from_bytes(&name)));

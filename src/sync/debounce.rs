@@ -63,13 +63,21 @@ pub(super) struct Debouncer {
     quiet: Duration,
     touched: BTreeMap<PathBuf, Touch>,
     moves: Vec<SeenMove>,
+    /// Files that got another name.
+    linked: Vec<(PathBuf, u64)>,
     /// Events since the last look, by root.
     events: BTreeMap<RootId, u64>,
 }
 
 impl Debouncer {
     pub(super) fn new(quiet: Duration) -> Self {
-        Self { quiet, touched: BTreeMap::new(), moves: Vec::new(), events: BTreeMap::new() }
+        Self {
+            quiet,
+            touched: BTreeMap::new(),
+            moves: Vec::new(),
+            linked: Vec::new(),
+            events: BTreeMap::new(),
+        }
     }
 
     /// Takes down that a name was touched. Returns a root whose names are too many: they are forgotten, and it has to
@@ -104,6 +112,11 @@ impl Debouncer {
             return None;
         }
         self.fullest().inspect(|root| self.forget(*root))
+    }
+
+    /// Takes down that a file got another name.
+    pub(super) fn note_link(&mut self, path: PathBuf, inode: u64) {
+        self.linked.push((path, inode));
     }
 
     /// Takes down that something was renamed, after both of its names were touched. `is_known`: the index knew it as it
@@ -144,7 +157,11 @@ impl Debouncer {
         if due.is_empty() {
             return None;
         }
-        let mut seen = Seen { moves: std::mem::take(&mut self.moves), ..Seen::default() };
+        let mut seen = Seen {
+            moves: std::mem::take(&mut self.moves),
+            linked: std::mem::take(&mut self.linked),
+            ..Seen::default()
+        };
         for moved in &mut seen.moves {
             moved.is_clean &= self.touched.get(&moved.to).is_some_and(|touch| !touch.is_written);
         }
@@ -169,6 +186,7 @@ impl Debouncer {
 
     /// Takes back what could not be dealt with: it is looked at again, and nothing of it is certain any more.
     pub(super) fn give_back(&mut self, seen: Seen, now: Instant) {
+        self.linked.extend(seen.linked);
         for (root, touched) in seen.roots {
             *self.events.entry(root).or_default() += touched.events;
             for (directory, names) in touched.names {

@@ -7,9 +7,9 @@ use crate::model::scan::RootId;
 use crate::scan::{Seen, Touched};
 
 /// Two halves of what was seen; none if it is a single name. Moves belong to the whole: without them, names that were
-/// moved are read again. What was rewritten is asked for with the first half.
+/// moved are read again. What was rewritten or linked is asked for with the first half.
 pub(super) fn halves(seen: Seen) -> Option<(Seen, Seen)> {
-    let rewritten = seen.rewritten;
+    let (rewritten, linked) = (seen.rewritten, seen.linked);
     let names: Vec<(RootId, PathBuf, Box<[u8]>)> = seen
         .roots
         .into_iter()
@@ -23,7 +23,7 @@ pub(super) fn halves(seen: Seen) -> Option<(Seen, Seen)> {
         return None;
     }
     let (first, second) = names.split_at(names.len() / 2);
-    Some((Seen { rewritten, ..collect(first) }, collect(second)))
+    Some((Seen { rewritten, linked, ..collect(first) }, collect(second)))
 }
 
 fn collect(names: &[(RootId, PathBuf, Box<[u8]>)]) -> Seen {

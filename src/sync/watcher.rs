@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use super::debounce::{Change, Debouncer};
 use crate::discovery::filter::Filter;
 use crate::discovery::walk::Follower;
 use crate::model::scan::{Root, RootId};
+use crate::model::stamp::{FileStat, Stamp};
 use crate::model::volume::Host;
 use crate::os;
 use crate::scan::Seen;
@@ -319,6 +321,7 @@ impl State {
             EventKind::Create(_) => {
                 self.forget_followed(path);
                 self.touch(path, Change::Created, now);
+                self.note_link(path);
             }
             EventKind::Modify(ModifyKind::Name(RenameMode::To)) => {
                 self.forget_followed(path);
@@ -362,6 +365,17 @@ impl State {
             if let Some(full) = self.debouncer.touch(path.to_path_buf(), id, change, now) {
                 self.lose(full, "more was touched than is worth remembering");
             }
+        }
+    }
+
+    /// A new name may be one of a file that is there already. When it is quiet, it may be gone again.
+    fn note_link(&mut self, path: &Path) {
+        let linked = std::fs::symlink_metadata(path).ok().filter(|it| it.is_file() && it.nlink() > 1);
+        let device =
+            path.parent().and_then(|parent| std::fs::metadata(parent).ok()).map(|parent| parent.dev());
+        if let (Some(metadata), Some(device), true) = (linked, device, self.root_of(path).is_some()) {
+            let stamp = Stamp::of(&FileStat::from(&metadata), device);
+            self.debouncer.note_link(path.to_path_buf(), stamp.inode);
         }
     }
 
