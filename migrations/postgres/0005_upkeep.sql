@@ -29,6 +29,28 @@ create table watches (
     primary key (root_id, host)
 ) with (fillfactor = 50);
 
+-- A watcher's row gets a new id when it goes on: what was listed under the old one was listed by the first run that has
+-- a larger id.
+create or replace view file_hashes (absolute_path, filename, file_size, modified_time, hash_value, scan_date) as
+select
+    (
+        select dupfind_text(m.mount_path || substring(d.path from length(m.root) + 1) || '/'::bytea || f.name)
+        from mounts m
+        where m.volume_id = d.volume_id
+          and (m.root = ''::bytea or m.root = d.path
+               or (d.path >= m.root || '/'::bytea and d.path < m.root || '0'::bytea))
+        order by length(m.root), m.host
+        limit 1
+    ),
+    dupfind_text(f.name),
+    f.size,
+    to_timestamp(f.mtime_ns / 1000000000.0),
+    encode(f.hash, 'hex'),
+    to_timestamp(s.started_at / 1000000000.0)
+from files f
+join directories d on d.id = f.directory_id
+left join scans s on s.id = (select min(id) from scans where id >= d.generation);
+
 -- Bit rot. A file whose content is not what it was, though its stamp is, has no hash any more; what it should be is
 -- kept here. It also is for a file that could not be read again. The stamp is the one it had then: if the file has it
 -- still, the finding stands; else somebody put another file in its place. found: the hash that was read, null if none

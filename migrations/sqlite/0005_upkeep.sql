@@ -28,6 +28,29 @@ create table watches (
     primary key (root_id, host)
 ) strict, without rowid;
 
+-- A watcher's row gets a new id when it goes on: what was listed under the old one was listed by the first run that has
+-- a larger id.
+drop view file_hashes;
+create view file_hashes (absolute_path, filename, file_size, modified_time, hash_value, scan_date) as
+select
+    (
+        select cast(m.mount_path || substr(d.path, length(m.root) + 1) || '/' || f.name as text)
+        from mounts m
+        where m.volume_id = d.volume_id
+          and (m.root = x'' or m.root = d.path or substr(d.path, 1, length(m.root) + 1) = cast(m.root || '/' as blob))
+        order by length(m.root)
+        limit 1
+    ),
+    cast(f.name as text),
+    f.size,
+    strftime('%Y-%m-%dT%H:%M:%fZ', f.mtime_ns / 1000000000.0, 'unixepoch'),
+    case when c.hash is not null then lower(hex(c.hash)) end,
+    strftime('%Y-%m-%dT%H:%M:%fZ', s.started_at / 1000000000.0, 'unixepoch')
+from files f
+join directories d on d.id = f.directory_id
+left join contents c on c.file_id = f.id
+left join scans s on s.id = (select min(id) from scans where id >= d.generation);
+
 -- Bit rot. A file whose content is not what it was, though its stamp is, has no hash any more; what it should be is
 -- kept here. It also is for a file that could not be read again. The stamp is the one it had then: if the file has it
 -- still, the finding stands; else somebody put another file in its place. found: the hash that was read, null if none

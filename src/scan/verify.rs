@@ -3,7 +3,10 @@
 //! The reading is that of a scan, with its pool and its reader; what differs is that nothing is written for a file that
 //! is as it was. A run may take days, so where only one process may write it has that right only while it writes.
 
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -16,7 +19,7 @@ use crate::index::{IndexError, PendingReader, Writer};
 use crate::model::group::{ProblemRow, Summary};
 use crate::model::listing::Problem;
 use crate::model::path::VolumePath;
-use crate::model::pending::{Finding, Job, Outcome, PendingTotals, Scope};
+use crate::model::pending::{FileKey, Finding, Job, Outcome, PendingName, PendingTotals, Scope};
 use crate::model::rot::{Ended, Rereading, Rot, Share};
 use crate::model::scan::{Root, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::volume::{Extent, MountMap};
@@ -25,6 +28,9 @@ use crate::progress::Phase;
 
 /// Findings that wait to be written; a kill costs no more of them, and they are found again.
 const MOST_WAITING: usize = 1024;
+
+/// Files on record that are remembered: some megabytes. Beyond that, those that are as they should be are read twice.
+const MOST_REMEMBERED: usize = 64 * 1024;
 
 /// What is to be verified.
 #[derive(Debug, Clone)]
@@ -116,8 +122,13 @@ impl Scanner {
         // What another host found may be mounted here.
         opened.register_mounted().await?;
         let Run { writer, .. } = opened;
-        let mut run =
-            Verification { scanner: self, writer: Some(writer), waiting: Vec::new(), accepts: false };
+        let mut run = Verification {
+            scanner: self,
+            writer: Some(writer),
+            waiting: Vec::new(),
+            accepts: false,
+            done: Rc::default(),
+        };
         let (target, scan) = match run.begin(request, &mut report).await {
             Ok(begun) => begun,
             Err(error) => {
@@ -262,6 +273,8 @@ struct Verification<'a> {
     waiting: Vec<Outcome>,
     /// True if what is read now is taken for what the files are to hold.
     accepts: bool,
+    /// What was on record and was read: it may have a hash again, and is not read twice then.
+    done: Rc<RefCell<HashSet<FileKey>>>,
 }
 
 impl Verification<'_> {
@@ -323,6 +336,7 @@ impl Verification<'_> {
             // Somebody put other files in their places: a second look says what these hold, and its figures count.
             report.counts = ScanCounts::default();
             (report.intact, report.denied, report.not_read) = (0, 0, 0);
+            self.done = Rc::default();
             self.read(scan, Rereading::OnRecord, &everywhere, target, report).await?;
         }
         match mode {
@@ -367,10 +381,9 @@ impl Verification<'_> {
         if totals.files == 0 {
             return Ok(());
         }
-        let chosen: Box<dyn PendingReader> = match &target.only {
-            None => chosen,
-            Some(only) => Box::new(Meant { chosen, only: only.clone() }),
-        };
+        let skipped = Rc::new(Cell::new(0));
+        let (only, but) = (target.only.clone(), Rc::clone(&self.done));
+        let chosen = Box::new(Meant { chosen, only, but, skipped: Rc::clone(&skipped) });
         scanner.progress.total_files.add(totals.files);
         scanner.progress.total_bytes.add(totals.bytes);
         scanner.progress.enter(Phase::Processing);
@@ -386,7 +399,7 @@ impl Verification<'_> {
         hashed?;
         if !scanner.cancel.is_requested() && target.only.is_none() {
             let seen = report.counts.files_seen - before;
-            report.not_read += totals.files.saturating_sub(seen);
+            report.not_read += totals.files.saturating_sub(seen + skipped.get());
         }
         Ok(())
     }
@@ -400,6 +413,9 @@ impl Verification<'_> {
     ) -> Result<(), ScanError> {
         while let Some(batch) = outcomes.recv().await {
             for outcome in batch {
+                if on_record && self.done.borrow().len() < MOST_REMEMBERED {
+                    self.done.borrow_mut().insert(outcome.key.clone());
+                }
                 let matters = tally(&outcome, report);
                 // Of what is on record, that it is as it should be matters too.
                 if matters || on_record {
@@ -494,10 +510,26 @@ fn tally(outcome: &Outcome, report: &mut VerifyReport) -> bool {
     }
 }
 
-/// Of some files those that are meant.
+/// Of some files those that are meant, and were not read before.
 struct Meant {
     chosen: Box<dyn PendingReader>,
-    only: Vec<PathBuf>,
+    /// Files and directories; nothing if all are meant.
+    only: Option<Vec<PathBuf>>,
+    but: Rc<RefCell<HashSet<FileKey>>>,
+    /// How many were read before.
+    skipped: Rc<Cell<u64>>,
+}
+
+impl Meant {
+    fn is_meant(&self, name: &PendingName) -> bool {
+        if self.but.borrow().contains(&name.key) {
+            self.skipped.set(self.skipped.get() + 1);
+            return false;
+        }
+        let Some(only) = &self.only else { return true };
+        let path = name.path();
+        only.iter().any(|meant| path.starts_with(meant))
+    }
 }
 
 #[async_trait(?Send)]
@@ -513,10 +545,7 @@ impl PendingReader for Meant {
                 return Ok(jobs);
             }
             for job in &mut jobs {
-                job.names.retain(|name| {
-                    let path = name.path();
-                    self.only.iter().any(|meant| path.starts_with(meant))
-                });
+                job.names.retain(|name| self.is_meant(name));
             }
             jobs.retain(|job| !job.names.is_empty());
             if !jobs.is_empty() {

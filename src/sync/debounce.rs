@@ -164,6 +164,14 @@ impl Debouncer {
         };
         for moved in &mut seen.moves {
             moved.is_clean &= self.touched.get(&moved.to).is_some_and(|touch| !touch.is_written);
+            // Their rows move, or are replaced: afterwards nobody knows what they were.
+            for name in [&moved.from, &moved.to] {
+                if let Some(touch) = self.touched.get_mut(name)
+                    && std::mem::take(&mut touch.was_rewritten)
+                {
+                    seen.rewritten.push(name.clone());
+                }
+            }
         }
         for path in due {
             let Some(touch) = self.touched.remove(&path) else { continue };

@@ -6,6 +6,7 @@
 
 mod backend;
 mod files;
+mod following;
 mod history;
 mod laws;
 mod policies;
@@ -66,6 +67,17 @@ contract! {
         what_was_just_written_can_be_answered
         kept_figures_are_those_of_the_moment
         a_directory_is_compared_whenever_something_in_it_has_to_be_done
+    }
+
+    following {
+        names_that_are_gone_take_what_was_below_them
+        a_directory_that_moved_keeps_all_that_is_known
+        a_file_that_moved_keeps_its_hash_if_it_is_what_it_was
+        a_part_is_walked_and_the_rest_is_left
+        a_scan_that_goes_on_is_newer_than_all_before
+        only_named_directories_of_a_scope_need_anything
+        the_names_of_a_physical_file_are_found
+        who_watches_is_said_and_taken_back
     }
 
     files {

@@ -120,6 +120,11 @@ fn a_rotten_file_is_reported_until_it_reads_as_it_should() {
     rot(&sandbox, &[("b", "the same")]);
     let (json, code) = verify(&sandbox, &[]);
     assert_eq!((code, names(&sandbox, &json["withdrawn"])), (0, vec!["b".to_owned()]));
+    assert_eq!(
+        (&json["intact"], &json["hashed"], &json["not_read"]),
+        (&4.into(), &4.into(), &0.into()),
+        "once"
+    );
     assert_eq!(sandbox.group_names(), [["a", "b", "deep/c"]]);
     assert_eq!(sandbox.report()["summary"]["problems"], 0);
     assert!(verify(&sandbox, &[]).0["withdrawn"].as_array().unwrap().is_empty());

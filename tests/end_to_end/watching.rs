@@ -135,7 +135,7 @@ fn whatever_happens_while_it_is_watched_the_index_is_right_at_quiet() {
     // Empty files, too: of those that are not of interest nobody knows which names they have.
     sandbox.run(["roots", "add", "-q", "--min-size", "0", "tree"]).succeeds();
     let mut watching = Some(Watching::start(&sandbox, &["tree"]));
-    for round in 0..40 {
+    for round in 0..25 {
         let mut done = Vec::new();
         for _ in 0..60 {
             let event = events();
@@ -543,4 +543,81 @@ fn named_directories_are_complete_first() {
     assert_eq!(sandbox.group_names(), [["a/1", "a/2", "z/1", "z/2"]]);
     let first = sandbox.sql("select hashed from scans where path is not null");
     assert_eq!(first, "2", "{}", sandbox.run(["history"]).stdout());
+}
+
+/// A command that must go well; its output is shown only if it does not.
+fn run_in(directory: &Path, program: &str, arguments: &[&str]) {
+    let mut command = std::process::Command::new(program);
+    command.args(arguments).current_dir(directory).env("CARGO_TARGET_DIR", directory.join("target"));
+    let output = command.output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn git(repository: &Path, arguments: &[&str]) {
+    let identity = ["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main"];
+    run_in(repository, "git", &[&identity, arguments].concat());
+}
+
+/// A day of real use, compressed.
+#[test]
+fn after_a_day_of_work_the_index_is_what_a_scan_would_make_of_it() {
+    let sandbox = Sandbox::new();
+    sandbox
+        .run(["roots", "add", "-q", "--min-size", "0", "--hidden", "--no-default-ignores", "tree"])
+        .succeeds();
+    let watching = Watching::start(&sandbox, &["tree"]);
+    let tree = sandbox.tree();
+
+    // A repository whose branches have little in common, and a working copy that goes from one to the other.
+    let repository = tree.join("repository");
+    std::fs::create_dir(&repository).unwrap();
+    git(&repository, &["init", "-q"]);
+    for branch in ["one", "two"] {
+        git(&repository, &["checkout", "-q", "--orphan", branch]);
+        git(&repository, &["rm", "-rqf", "--ignore-unmatch", "."]);
+        for number in 0..300 {
+            let content = format!("{branch} {} {}\n", number % 40, "x".repeat(number % 9));
+            sandbox.write(format!("repository/{branch}/{}/{number}", number % 13), content);
+            sandbox.write(format!("repository/shared/{}", number % 50), format!("{branch} {number}\n"));
+        }
+        git(&repository, &["add", "."]);
+        git(&repository, &["commit", "-qm", branch]);
+    }
+    for _ in 0..3 {
+        for branch in ["one", "two"] {
+            git(&repository, &["checkout", "-q", branch]);
+            std::thread::sleep(Duration::from_millis(30));
+        }
+    }
+
+    // A package is built, changed and built again.
+    let package = tree.join("package");
+    std::fs::create_dir(&package).unwrap();
+    run_in(&package, env!("CARGO"), &["init", "-q", "--vcs", "none", "--name", "package", "."]);
+    run_in(&package, env!("CARGO"), &["build", "-q", "--offline"]);
+    sandbox.write("package/src/main.rs", "fn main() { println!(\"changed\"); }\n");
+    run_in(&package, env!("CARGO"), &["build", "-q", "--offline"]);
+
+    // An editor saves, in its three ways: in place, by replacing, and with a backup.
+    for save in 0..10 {
+        sandbox.write("text", format!("in place {save}"));
+        sandbox.write(".text.swp", format!("by replacing {save}"));
+        std::fs::rename(tree.join(".text.swp"), tree.join("other text")).unwrap();
+        let _ = std::fs::rename(tree.join("third text"), tree.join("third text~"));
+        sandbox.write("third text", format!("by replacing {save}"));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+
+    // An archive is made, unpacked twice, and one of the copies removed.
+    run_in(&tree, "tar", &["cf", "archive.tar", "repository", "text"]);
+    for copy in ["unpacked", "again"] {
+        std::fs::create_dir(tree.join(copy)).unwrap();
+        run_in(&tree, "tar", &["xf", "archive.tar", "-C", copy]);
+    }
+    std::fs::remove_dir_all(tree.join("again")).unwrap();
+
+    assert_right_soon(&sandbox, || format!("{:#?}", watching.told()));
+    watching.stop();
+    assert_nothing_was_missed(&sandbox);
+    sandbox.assert_sound();
 }
