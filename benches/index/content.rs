@@ -96,5 +96,6 @@ pub(crate) fn outcomes(job: &Job, files: u64) -> impl Iterator<Item = Outcome> {
         expected: job.stamp,
         finding: finding.clone(),
         lease: job.lease,
+        known: job.known,
     })
 }

@@ -50,3 +50,54 @@ select
 from files f
 join directories d on d.id = f.directory_id
 left join scans s on s.id = (select min(id) from scans where id >= d.generation);
+
+-- Bit rot. A file whose content is not what it was, though its stamp is, has no hash any more; what it should be is
+-- kept here. It also is for a file that could not be read again. The stamp is the one it had then: if the file has it
+-- still, the finding stands; else somebody put another file in its place. found: the hash that was read, null if none
+-- was. sample: what was known of it. No scan reads a file that was found rotten, so none takes it for sound.
+-- A finding follows its file to another name, and may be without a directory until a run has looked for it.
+create table rot (
+    directory_id bigint not null,
+    name         bytea  not null,
+    volume_id    bigint not null,
+    size         bigint not null,
+    mtime_ns     bigint not null,
+    ctime_ns     bigint not null,
+    inode        bigint not null,
+    expected     bytea  not null,
+    sample       bytea,
+    found        bytea,
+    found_at     bigint not null,
+    primary key (directory_id, name)
+);
+
+-- The findings that stand.
+create view standing as
+select r.*
+from rot r join files f
+    on f.directory_id = r.directory_id and f.name = r.name and f.size = r.size
+    and f.mtime_ns = r.mtime_ns and f.ctime_ns = r.ctime_ns and f.inode = r.inode;
+
+-- What no scan reads.
+create view rotten as select directory_id, name from standing where found is not null;
+
+-- Up to where the samples of a subtree have come, in millionths of all hashes.
+create table sampled (
+    volume_id bigint not null references volumes (id),
+    path      bytea  not null,
+    position  bigint not null,
+    primary key (volume_id, path)
+);
+
+-- The keys of the files that a run rereads, in physical order and in pieces. Their rows are looked up when it is
+-- their turn, which may be hours later.
+create table rereading (
+    scan_id     bigint   not null references scans (id) on delete cascade,
+    number      bigint   not null,
+    directories bigint[] not null,
+    names       bytea[]  not null,
+    primary key (scan_id, number)
+);
+
+-- Not compressed: it is read once.
+alter table rereading alter directories set storage external, alter names set storage external;

@@ -13,7 +13,7 @@ use crate::scan::ScanError;
 pub(super) enum Exit {
     /// Everything asked for was done.
     Done,
-    /// It was done as far as files could be read.
+    /// It was done as far as files could be read, or found some that are not what they were.
     Problems,
     /// The user stopped it.
     Interrupted,

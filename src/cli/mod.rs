@@ -13,6 +13,7 @@ mod roots;
 mod scan;
 mod signals;
 mod status;
+mod verify;
 mod watch;
 mod worker;
 
@@ -28,7 +29,7 @@ use self::exit::{Exit, Failure};
 const EXIT_CODES: &str = "\
 Exit codes:
     0  done
-    1  done, but some files or directories could not be read
+    1  done, but some files or directories could not be read, or are not what they were (verify)
     2  usage or configuration
     3  the index cannot be used
   130  interrupted; 'dupfind resume' goes on
@@ -96,6 +97,7 @@ enum Command {
     Files(files::FilesArgs),
     History(history::HistoryArgs),
     Status(status::StatusArgs),
+    Verify(verify::VerifyArgs),
     Roots(roots::RootsArgs),
     Watch(watch::WatchArgs),
     Reconcile(reconcile::ReconcileArgs),
@@ -130,6 +132,7 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> 
         Command::Files(args) => files::run(args, context).await,
         Command::History(args) => history::run(args, context).await,
         Command::Status(args) => status::run(args, context).await,
+        Command::Verify(args) => verify::run(args, context).await,
         Command::Roots(args) => roots::run(args, context).await,
         Command::Watch(args) => watch::run(args, context).await,
         Command::Reconcile(args) => reconcile::run(args, context).await,

@@ -235,6 +235,12 @@ impl StartedRun {
         Ok(Self { scanner, index, display, progress, began: Instant::now() })
     }
 
+    /// Takes the display away; returns how long it was there.
+    pub(super) fn stop(self) -> Duration {
+        drop(self.display);
+        self.began.elapsed()
+    }
+
     /// Says how it went, and decides the exit code.
     pub(super) async fn finish(
         self,

@@ -15,6 +15,7 @@ use crate::model::history::Figures;
 use crate::model::listing::DirectoryId;
 use crate::model::path::VolumePath;
 use crate::model::pending::{FileId, FileKey, Job, PendingName, Stage};
+use crate::model::rot::{Ending, RingPosition};
 use crate::model::scan::{Root, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
 use crate::model::stamp::{Nanos, Stamp};
@@ -107,6 +108,18 @@ pub(super) fn digest(bytes: &[u8]) -> Result<Digest> {
     Ok(Digest(bytes))
 }
 
+/// How a finding ended, from its word.
+pub(super) fn ending(word: &str) -> Result<Ending> {
+    let all = [Ending::Withdrawn, Ending::Restored, Ending::Replaced, Ending::Gone];
+    let found = all.into_iter().find(|ending| ending.as_str() == word);
+    found.ok_or_else(|| IndexError::Damaged(format!("unknown end of a finding {word:?}")))
+}
+
+/// Up to where samples have come, if there were any.
+pub(super) fn ring_position(millionths: Option<i64>) -> RingPosition {
+    RingPosition::from_millionths(u32::try_from(millionths.unwrap_or_default()).unwrap_or_default())
+}
+
 /// A sample as bytes.
 pub(super) fn sample_bytes(sample: Option<Sample>) -> Option<Vec<u8>> {
     sample.map(|sample| sample.0.to_vec())
@@ -192,6 +205,8 @@ pub(super) struct PendingRow {
     pub(super) directory: i64,
     pub(super) name: Vec<u8>,
     pub(super) stamp: Stamp,
+    /// The hash it should have, if it is read again.
+    pub(super) known: Option<Digest>,
 }
 
 /// Makes jobs of rows that come in physical order: names of one file stand together.
@@ -212,17 +227,19 @@ impl Jobs {
     /// returns the one before. Names with different stamps were listed at different times: each is
     /// checked by itself. A row whose directory is not among those given is left out.
     pub(super) fn take(&mut self, row: PendingRow, directories: &HashMap<i64, Arc<Path>>) -> Option<Job> {
-        let PendingRow { id, volume, directory, name, stamp } = row;
+        let PendingRow { id, volume, directory, name, stamp, known } = row;
         let path = Arc::clone(directories.get(&directory)?);
         let key = FileKey { id: FileId(id), directory: DirectoryId(directory), name: name.into() };
         let name = PendingName { key, directory: path };
         match &mut self.open {
-            Some((open_volume, job)) if *open_volume == volume && job.stamp == stamp => {
+            Some((open_volume, job))
+                if *open_volume == volume && job.stamp == stamp && job.known == known =>
+            {
                 job.names.push(name);
                 None
             }
             _ => {
-                let job = Job { stamp, names: vec![name], stage: self.stage, lease: self.lease };
+                let job = Job { stamp, names: vec![name], stage: self.stage, lease: self.lease, known };
                 self.open.replace((volume, job)).map(|(_, job)| job)
             }
         }

@@ -30,6 +30,7 @@ use crate::model::history::{FiguresAt, HistoryFilter, Run};
 use crate::model::listing::{DirectoryId, KnownName, Listing, Move};
 use crate::model::path::VolumePath;
 use crate::model::pending::{ExtentTotals, FileId, Job, Outcome, PendingTotals, Scope, Stage};
+use crate::model::rot::{Ended, HashRange, Rereading, RingPosition, Rot};
 use crate::model::scan::{Root, RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
 use crate::model::upkeep::{Upkeep, Watch, WatchSign};
@@ -142,6 +143,26 @@ pub trait Index: Send + Sync + Debug {
 
     /// What is known in these subtrees. Looks at each row.
     async fn extent_totals(&self, extents: &[Extent]) -> Result<ExtentTotals>;
+
+    /// Files of a scope to be read again, in physical order, each with the hash it should have. Nothing has to be
+    /// written for a file that still has it. `run` is at work; what others do to the index meanwhile does no harm.
+    async fn rereading(
+        &self,
+        run: ScanId,
+        what: Rereading,
+        scope: &Scope,
+        mounts: &MountMap,
+    ) -> Result<Box<dyn PendingReader>>;
+
+    /// Files in these subtrees whose content is not what it was, or that could not be read again: until the user put
+    /// other files in their places or accepted what they hold.
+    async fn rot(&self, places: &Places, extents: &[Extent]) -> Result<Vec<Rot>>;
+
+    /// The names in these subtrees that have no hash. Looks at each row.
+    async fn count_unhashed(&self, extents: &[Extent]) -> Result<u64>;
+
+    /// Up to where the samples of a subtree have come.
+    async fn sampled_to(&self, extent: &Extent) -> Result<RingPosition>;
 
     /// The size of the index in bytes.
     async fn size(&self) -> Result<u64>;
@@ -279,6 +300,21 @@ pub trait Writer {
     /// Writes back what was read, only to rows that are still those it was read for. They may still be on
     /// their way to the database when this returns; what fails then is said by the next call.
     async fn write_outcomes(&mut self, outcomes: Vec<Outcome>) -> Result<()>;
+
+    /// Writes what reading files again found. One that has another hash than it should have, though its stamp is the
+    /// same, loses its hash and is on record as rotten; so is one that could not be read, unless it just may not be.
+    /// What it should have is kept: whoever reads such a file later, a scan or this, a hash is written only if it is
+    /// the right one, as long as the stamp is the same.
+    async fn write_verified(&mut self, outcomes: Vec<Outcome>) -> Result<()>;
+
+    /// The same, but rotten files that read as they did when they were found are sound from now on; returns how many.
+    async fn accept(&mut self, outcomes: Vec<Outcome>) -> Result<u64>;
+
+    /// Takes findings in these subtrees away that do not stand any more. One whose file was renamed follows it.
+    async fn conclude(&mut self, places: &Places, extents: &[Extent]) -> Result<Vec<Ended>>;
+
+    /// Notes that a part of the ring was sampled in a subtree: the next sample begins where it ends.
+    async fn note_sampled(&mut self, extent: &Extent, range: HashRange) -> Result<()>;
 
     /// Ends a scan.
     async fn end_scan(

@@ -10,6 +10,7 @@ pub mod history;
 pub mod listing;
 pub mod path;
 pub mod pending;
+pub mod rot;
 pub mod rules;
 pub mod scan;
 pub mod settings;

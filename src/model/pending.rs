@@ -74,6 +74,8 @@ pub struct Job {
     pub stage: Stage,
     /// The piece of work it belongs to, where several workers share the index.
     pub lease: Option<LeaseId>,
+    /// The hash it should have, if it is read to see whether it still has it: only with the very stamp, then.
+    pub known: Option<Digest>,
 }
 
 impl Job {
@@ -115,6 +117,8 @@ pub struct Outcome {
     pub finding: Finding,
     /// The piece of work it answers.
     pub lease: Option<LeaseId>,
+    /// The hash it should have, if it was read to see whether it still has it.
+    pub known: Option<Digest>,
 }
 
 impl Outcome {

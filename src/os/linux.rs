@@ -1,12 +1,13 @@
 //! Linux: `/proc/self/mountinfo`, `statfs`, and `/proc/self/fd` for long paths.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{Advice, CWD, Mode, OFlags};
 
 use super::MountPoint;
 
@@ -77,6 +78,13 @@ pub fn inotify_limit(name: &str) -> Option<u64> {
 /// The number `statfs` gives the filesystem that a path lies on (`f_fsid`).
 pub fn filesystem_number(path: &Path) -> io::Result<u64> {
     Ok(rustix::fs::statvfs(path)?.f_fsid)
+}
+
+/// Asks the system to forget what it remembers of a file, so that the disk is asked when it is read. What waits to be
+/// written, or is mapped by somebody, stays.
+pub fn forget_cached(file: &File) {
+    // It is a wish: the file is read either way.
+    let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
 }
 
 /// A file opened with this keeps its time of last access: reading changes nothing, and nothing is written for it.

@@ -25,7 +25,7 @@ mod portable;
 use portable as system;
 
 use system::ShortPath;
-pub use system::{filesystem_number, inotify_limit, mount_points};
+pub use system::{filesystem_number, forget_cached, inotify_limit, mount_points};
 
 /// A line of the system's mount table.
 #[derive(Debug, Clone, PartialEq, Eq)]

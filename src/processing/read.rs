@@ -34,6 +34,14 @@ pub struct FileReader {
     cancel: Cancel,
 }
 
+/// What is known of a file, and asked about it.
+struct Listed {
+    stamp: Stamp,
+    stage: Stage,
+    /// It is of no interest unless its whole stamp is the same.
+    is_exact: bool,
+}
+
 /// What was read of a file.
 enum Content {
     Whole(Digest, Option<Sample>, Stamp),
@@ -67,11 +75,12 @@ impl FileReader {
     pub fn process(&mut self, job: Job, meter: &mut Meter<'_>, outcomes: &mut Vec<Outcome>) -> Option<()> {
         let before = outcomes.len();
         let mut found: Option<Finding> = None;
-        let Job { stamp, names, stage, lease } = job;
+        let Job { stamp, names, stage, lease, known } = job;
+        let listed = Listed { stamp, stage, is_exact: known.is_some() };
         for name in names {
             let finding = match &found {
                 Some(finding) => finding.clone(),
-                None => match self.find(stamp, stage, &name, meter) {
+                None => match self.find(&listed, &name, meter) {
                     Ok(finding) => found.insert(finding).clone(),
                     Err(Stop::Failed(problem)) => Finding::Failed(problem),
                     Err(Stop::Cancelled) => {
@@ -80,20 +89,14 @@ impl FileReader {
                     }
                 },
             };
-            outcomes.push(Outcome { key: name.key, expected: stamp, finding, lease });
+            outcomes.push(Outcome { key: name.key, expected: stamp, finding, lease, known });
         }
         Some(())
     }
 
-    fn find(
-        &mut self,
-        listed: Stamp,
-        stage: Stage,
-        name: &PendingName,
-        meter: &mut Meter<'_>,
-    ) -> Result<Finding, Stop> {
+    fn find(&mut self, listed: &Listed, name: &PendingName, meter: &mut Meter<'_>) -> Result<Finding, Stop> {
         let from = Nanos::now();
-        let content = self.read(listed, stage, name, meter)?;
+        let content = self.read(listed, name, meter)?;
         Ok(finding(&content, from, self.clock))
     }
 
@@ -124,22 +127,23 @@ impl FileReader {
         device.map_or(plain, |device| Stamp::of(stat, device))
     }
 
-    fn read(
-        &mut self,
-        listed: Stamp,
-        stage: Stage,
-        name: &PendingName,
-        meter: &mut Meter<'_>,
-    ) -> Result<Content, Stop> {
+    fn read(&mut self, listed: &Listed, name: &PendingName, meter: &mut Meter<'_>) -> Result<Content, Stop> {
+        let &Listed { stamp: listed, stage, is_exact } = listed;
         let file = self.open(name)?;
         let before = os::stat_open(&file)?;
         if !before.is_file {
             return Err(Stop::Failed(Problem::NotRegular));
         }
         let stamp = self.stamp_as_listed(&before, listed);
-        // A change of ctime alone is one of permissions, owner or links, such as makes a file readable.
-        if stamp != (Stamp { ctime: stamp.ctime, ..listed }) {
+        // A change of ctime alone is one of permissions, owner or links, such as makes a file readable; or of content,
+        // and somebody set mtime back.
+        let expected = if is_exact { listed } else { Stamp { ctime: stamp.ctime, ..listed } };
+        if stamp != expected {
             return Ok(Content::Changed(stamp));
+        }
+        if is_exact {
+            // Whether the disk still has it is the question, not whether memory does.
+            os::forget_cached(&file);
         }
         let is_large = stamp.size > SMALL_FILE;
         let content = if is_large && stage == Stage::Size {
@@ -234,6 +238,7 @@ mod tests {
             names: vec![PendingName { key, directory: path.parent().unwrap().into() }],
             stage,
             lease: None,
+            known: None,
         }
     }
 
@@ -312,6 +317,24 @@ mod tests {
         link.names[0].key.name = b"link".as_slice().into();
         std::os::unix::fs::symlink(&path, link.names[0].path()).unwrap();
         assert!(matches!(read_one(&link), Finding::Failed(Problem::NotRegular)), "is not followed");
+    }
+
+    #[test]
+    fn a_file_that_is_verified_is_read_only_with_its_very_stamp() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("f");
+        std::fs::write(&path, b"one").unwrap();
+        let mut verified = Job { known: Some(Digest([0; 32])), ..job(&path, Stage::Everything) };
+        let outcome = process(&verified, Cancel::default()).unwrap().remove(0);
+        assert!(matches!(outcome.finding, Finding::Hashed { .. }), "{outcome:?}");
+        assert_eq!(outcome.known, verified.known);
+        verified.stamp.ctime = Nanos(verified.stamp.ctime.0 - 1);
+        assert!(
+            matches!(read_one(&verified), Finding::Changed(_)),
+            "somebody touched it, and may have set mtime back"
+        );
+        let scanned = Job { known: None, ..verified };
+        assert!(matches!(read_one(&scanned), Finding::Hashed { .. }), "a scan reads what became readable");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::format::{Style, base64_if_odd, bytes, count, moment, plural, rfc3339}
 use crate::model::file::{FileItem, KnownFile};
 use crate::model::group::Member;
 use crate::model::path::shown_path;
+use crate::model::rot::ROTTEN;
 
 /// One form of a list of files.
 pub trait FilesSink {
@@ -84,7 +85,7 @@ impl<W: Write> FilesSink for FileList<W> {
     fn finish(&mut self, more: bool) -> io::Result<()> {
         let mut parts = vec![format!("{} with {}", plural(self.files, "file", "files"), bytes(self.bytes))];
         let others =
-            [(self.with_copies, "with copies"), (self.pending, "pending"), (self.problems, "unreadable")];
+            [(self.with_copies, "with copies"), (self.pending, "pending"), (self.problems, "with a problem")];
         parts.extend(
             others
                 .iter()
@@ -150,6 +151,9 @@ impl<W: Write> FileDetails<W> {
 /// Why a file has no hash.
 fn why_unread(file: &KnownFile) -> &'static str {
     match file {
+        KnownFile { problem: Some(problem), .. } if problem == ROTTEN => {
+            "none: it is not what it was; 'dupfind verify' says more"
+        }
         KnownFile { problem: Some(_), .. } => "none: it could not be read; the next run tries again",
         KnownFile { is_pending: true, .. } => "none yet: the next run reads it",
         KnownFile { is_sampled: true, .. } => "none: three places of it differ from any file of its size",
@@ -369,7 +373,7 @@ mod tests {
         assert_eq!(lines[8].trim(), "permission denied");
         assert_eq!(
             lines[9],
-            "3 files with 4.5 KiB, 1 with copies, 1 pending, 1 unreadable; more are not listed (--limit)"
+            "3 files with 4.5 KiB, 1 with copies, 1 pending, 1 with a problem; more are not listed (--limit)"
         );
     }
 

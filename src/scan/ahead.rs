@@ -216,7 +216,7 @@ impl ReadAhead {
         let Candidate { stamp, first, others } = candidate;
         let mut names = vec![first];
         names.extend(others);
-        let job = Job { stamp, names, stage: self.stage, lease: None };
+        let job = Job { stamp, names, stage: self.stage, lease: None, known: None };
         if job.is_sampled() {
             self.unread = Unread::Sampled;
         }

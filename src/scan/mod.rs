@@ -15,6 +15,7 @@ mod follow;
 mod process;
 mod reconcile;
 mod roots;
+mod verify;
 mod worker;
 
 use std::collections::HashMap;
@@ -26,6 +27,7 @@ pub use error::ScanError;
 pub use follow::{Followed, Journal, Seen, SeenMove, Touched};
 pub use reconcile::Reconciled;
 pub use roots::{RootCandidate, RootRequest, check_root};
+pub use verify::{VerifyMode, VerifyReport, VerifyRequest};
 
 use crate::cancel::Cancel;
 use crate::concurrency::Threads;

@@ -153,7 +153,7 @@ impl Scanner {
 }
 
 /// Hands jobs to the pool, batch by batch, until there are no more or the pool stops.
-async fn feed(
+pub(super) async fn feed(
     mut pending: Box<dyn PendingReader>,
     jobs: mpsc::Sender<Vec<Job>>,
     cancel: &Cancel,

@@ -218,22 +218,7 @@ impl Run<'_> {
 
     /// The subtrees of directories that the index knows; everything if none is named.
     pub(super) async fn extents_of(&self, directories: &[PathBuf]) -> Result<Vec<Extent>, ScanError> {
-        let index = &self.scanner.index;
-        let mounts = index.mounts(&self.scanner.host.name).await?;
-        let roots = index.roots().await?;
-        if directories.is_empty() {
-            return Ok(mounts.extents_below(Path::new("/")));
-        }
-        let mut within = Vec::new();
-        for directory in directories {
-            let extents = mounts.extents_below(&real_path(directory));
-            let is_known = roots.iter().any(|root| root.overlaps(&extents)) || index.knows(&extents).await?;
-            if !is_known {
-                return Err(ScanError::Unknown(directory.clone()));
-            }
-            within.extend(extents);
-        }
-        Ok(within)
+        self.scanner.extents_of(directories).await
     }
 }
 
@@ -258,6 +243,28 @@ pub(super) fn why_offline(volumes: &Volumes, root: &Root) -> Option<String> {
         escape_path(&root.path),
         shell_quote(path)
     ))
+}
+
+impl Scanner {
+    /// See [`Run::extents_of`].
+    pub(super) async fn extents_of(&self, directories: &[PathBuf]) -> Result<Vec<Extent>, ScanError> {
+        let mounts = self.index.mounts(&self.host.name).await?;
+        let roots = self.index.roots().await?;
+        if directories.is_empty() {
+            return Ok(mounts.extents_below(Path::new("/")));
+        }
+        let mut within = Vec::new();
+        for directory in directories {
+            let extents = mounts.extents_below(&real_path(directory));
+            let is_known =
+                roots.iter().any(|root| root.overlaps(&extents)) || self.index.knows(&extents).await?;
+            if !is_known {
+                return Err(ScanError::Unknown(directory.clone()));
+            }
+            within.extend(extents);
+        }
+        Ok(within)
+    }
 }
 
 /// The path without links; as it stands if it does not exist any more.

@@ -95,7 +95,7 @@ impl Run<'_> {
     }
 
     /// Tells the index where this host mounts volumes that others have found.
-    async fn register_mounted(&mut self) -> Result<(), ScanError> {
+    pub(super) async fn register_mounted(&mut self) -> Result<(), ScanError> {
         let scanner = self.scanner;
         let known = scanner.index.volumes().await?;
         let mounted = Volumes::read(&scanner.host).map_err(ScanError::Mounts)?.mounted();

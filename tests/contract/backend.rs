@@ -265,6 +265,7 @@ pub(crate) fn outcomes(job: &Job, finding: &Finding) -> Vec<Outcome> {
         expected: job.stamp,
         finding: finding.clone(),
         lease: job.lease,
+        known: job.known,
     };
     job.names.iter().map(outcome).collect()
 }

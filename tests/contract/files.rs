@@ -7,6 +7,7 @@ use dupfind::model::digest::Digest;
 use dupfind::model::file::{FileItem, FilesFilter, KnownFile, WantedFiles};
 use dupfind::model::listing::{Entry, Problem};
 use dupfind::model::pending::{Finding, SMALL_FILE, Stage};
+use dupfind::model::rot::Rereading;
 use dupfind::model::settings::{HashPolicy, ScanSettings};
 use dupfind::model::volume::Extent;
 
@@ -259,4 +260,22 @@ pub(crate) async fn a_file_with_thousands_of_copies_has_them_all<B: Backend + 's
         let with_copies = FilesFilter { with_copies: true, limit: Some(2), ..below(&world, "/r/z") };
         assert_eq!(told(&world, &with_copies).await.len(), 1);
     }
+}
+
+pub(crate) async fn a_rotten_file_is_told_with_its_problem<B: Backend + 'static>() {
+    let world = World::new::<B>().await;
+    states(&world).await;
+    let rotten = |path: &str| hashed(if path == "/r/copy" { 8 } else { 7 });
+    world.reread(Rereading::Hashed(None), rotten).await;
+    for filter in [below(&world, "/r"), named(&world, "/r", "copy")] {
+        let found = files(&world, &filter).await;
+        let file = found.iter().find(|file| file.path.ends_with("copy")).unwrap();
+        assert_eq!((file.digest, file.is_pending, file.copies), (None, false, 0));
+        assert!(file.problem.as_ref().unwrap().contains("bit rot"), "{file:?}");
+    }
+    assert_eq!(
+        told(&world, &named(&world, "/r", "copied")).await,
+        ["/r/copied 0:"],
+        "it has no copy any more"
+    );
 }

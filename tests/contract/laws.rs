@@ -183,7 +183,13 @@ pub(crate) async fn what_was_just_written_can_be_answered<B: Backend + 'static>(
         for (Entry { name, stamp, .. }, id) in listing.entries.iter().zip(ids) {
             let key = FileKey { id: FileId(id), directory, name: name.clone() };
             if first.is_some() {
-                answers.push(Outcome { key, expected: *stamp, finding: content(*stamp), lease: None });
+                answers.push(Outcome {
+                    key,
+                    expected: *stamp,
+                    finding: content(*stamp),
+                    lease: None,
+                    known: None,
+                });
             } else {
                 let path = [listing.directory.as_bytes(), name].join(&b'/');
                 unanswered.push((stamp.inode, vec![String::from_utf8(path).unwrap()]));

@@ -10,6 +10,7 @@ mod following;
 mod history;
 mod laws;
 mod policies;
+mod rot;
 #[path = "../server/mod.rs"]
 mod server;
 
@@ -84,6 +85,7 @@ contract! {
         files_come_by_directory_and_in_windows
         the_copies_of_a_file_are_those_of_the_report
         a_file_with_thousands_of_copies_has_them_all
+        a_rotten_file_is_told_with_its_problem
     }
 
     history {
@@ -98,6 +100,23 @@ contract! {
         what_went_wrong_with_a_file_that_is_not_read_any_more_is_forgotten
         what_was_chosen_before_is_not_read_where_nothing_is_read_now
     }
+
+    rot {
+        what_has_a_hash_is_read_again_in_physical_order
+        a_rotten_file_matches_nothing_and_no_scan_takes_it_for_sound
+        a_file_in_place_of_a_rotten_one_is_known_by_its_hash
+        findings_end_with_their_files
+        a_finding_follows_a_file_that_is_renamed
+        a_finding_follows_a_move_that_was_seen
+        what_has_a_hash_is_verified_where_nothing_is_read
+        what_was_chosen_before_it_was_found_rotten_is_not_read
+        accepted_rot_is_sound
+        what_cannot_be_read_again_is_compared_when_it_can
+        a_large_rotten_file_finds_its_copies_and_is_found
+        only_what_has_the_stamp_still_is_found_rotten
+        samples_in_a_row_reach_everything_once
+        a_verification_keeps_nobody_from_walking_and_is_no_walk
+    }
 }
 
 /// In PostgreSQL each call lasts when it returns.
@@ -110,6 +129,12 @@ async fn in_sqlite_nothing_lasts_without_a_commit() {
 #[tokio::test(flavor = "local")]
 async fn in_postgres_a_statement_too_large_is_sent_in_smaller_pieces() {
     laws::what_is_refused_for_its_size_is_sent_in_pieces().await;
+}
+
+/// What a verification is to read is in the database, for others to clear away.
+#[tokio::test(flavor = "local")]
+async fn in_postgres_a_run_that_was_taken_for_dead_does_not_come_to_its_end() {
+    rot::a_run_that_was_taken_for_dead_does_not_come_to_its_end::<Postgres>().await;
 }
 
 /// A worker whose line was cut while it took a lease holds it without knowing.

@@ -19,5 +19,6 @@ mod server;
 mod support;
 mod survival;
 mod tree;
+mod verify;
 mod watching;
 mod workers;

@@ -250,7 +250,7 @@ fn read_root(row: &PgRow, extents: &mut HashMap<i64, Vec<(Extent, bool)>>) -> Re
 fn walker() -> String {
     format!(
         "select w.host, w.process, w.task from scans s join workers w on w.id = s.worker_id
-         where s.root_id = $1 and s.status = 'running' and s.discovered_at is null
+         where s.root_id = $1 and s.status = 'running' and s.discovered_at is null and s.kind <> 'verify'
            and w.id <> $2 and {IS_ALIVE} limit 1"
     )
 }
@@ -327,7 +327,7 @@ pub(super) async fn begin_scan(
     within: Option<&VolumePath>,
     worker: WorkerId,
 ) -> Result<ScanId> {
-    if let Some(root) = root {
+    if let Some(root) = root.filter(|_| kind != ScanKind::Verify) {
         hold_root(connection, root, worker).await?;
     }
     let id: i64 = sqlx::query_scalar(BEGIN_SCAN)
@@ -383,7 +383,8 @@ const END_SCAN: &str = "
     where id = $1";
 
 const ROOT_SCANNED: &str = "
-    update roots set last_scan_at = $1, generation = $2 where id = (select root_id from scans where id = $2)";
+    update roots set last_scan_at = $1, generation = $2
+    where id = (select root_id from scans where id = $2 and kind <> 'verify')";
 
 pub(super) async fn end_scan(
     connection: &mut PgConnection,

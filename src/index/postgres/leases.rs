@@ -126,6 +126,7 @@ impl LeaseColumns {
                 directory,
                 name,
                 stamp: stamp(size, mtime, ctime, inode),
+                known: None,
             },
         )
     }

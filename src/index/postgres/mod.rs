@@ -13,15 +13,16 @@ use sqlx::migrate::{Migrate as _, MigrateError, Migrator};
 use sqlx::postgres::PgConnection;
 
 use super::lock::OnBusy;
-use super::{Check, FilesReader, Index, IndexError, ReportReader, Result, WorkMark, Writer};
+use super::{Check, FilesReader, Index, IndexError, PendingReader, ReportReader, Result, WorkMark, Writer};
 use crate::cancel::Cancel;
 use crate::index::convert::to_count;
 use crate::model::file::FilesFilter;
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
 use crate::model::history::{FiguresAt, HistoryFilter, Run};
 use crate::model::listing::KnownName;
-use crate::model::pending::ExtentTotals;
-use crate::model::scan::{Root, RootId};
+use crate::model::pending::{ExtentTotals, Scope};
+use crate::model::rot::{Rereading, RingPosition, Rot};
+use crate::model::scan::{Root, RootId, ScanId};
 use crate::model::upkeep::{Watch, WatchSign};
 use crate::model::volume::{Extent, MountMap, Places, VolumeId, VolumeIdentity};
 use crate::model::worker::{Participant, Worker};
@@ -34,6 +35,8 @@ mod files;
 mod history;
 mod leases;
 mod report;
+mod rereading;
+mod rot;
 mod scope;
 mod selection;
 mod session;
@@ -321,6 +324,32 @@ impl Index for PostgresIndex {
     async fn extent_totals(&self, extents: &[Extent]) -> Result<ExtentTotals> {
         let count = async |connection: &mut PgConnection| summary::extent_totals(connection, extents).await;
         self.session.transaction("count files", count).await
+    }
+
+    async fn rereading(
+        &self,
+        run: ScanId,
+        what: Rereading,
+        scope: &Scope,
+        mounts: &MountMap,
+    ) -> Result<Box<dyn PendingReader>> {
+        let session = self.session.clone();
+        Ok(Box::new(rereading::Rereader::select(session, run, what, scope, mounts).await?))
+    }
+
+    async fn rot(&self, places: &Places, extents: &[Extent]) -> Result<Vec<Rot>> {
+        let read = async |connection: &mut PgConnection| rot::standing(connection, places, extents).await;
+        self.session.transaction("read what is rotten", read).await
+    }
+
+    async fn count_unhashed(&self, extents: &[Extent]) -> Result<u64> {
+        let count = async |connection: &mut PgConnection| rot::count_unhashed(connection, extents).await;
+        self.session.transaction("count files", count).await
+    }
+
+    async fn sampled_to(&self, extent: &Extent) -> Result<RingPosition> {
+        let read = async |connection: &mut PgConnection| rot::sampled_to(connection, extent).await;
+        self.session.transaction("read what was sampled", read).await
     }
 
     async fn size(&self) -> Result<u64> {

@@ -3,6 +3,13 @@
 use super::scope::{governed, read_files, with_scope};
 use crate::model::pending::Stage;
 
+/// True of a file `f` unless it is rotten: no scan reads it then. Those that are have a problem.
+macro_rules! not_rotten {
+    () => {
+        "(f.problem is null or (f.directory_id, f.name) not in (table rotten))"
+    };
+}
+
 /// The one ordered aggregate keeps the server from grouping in a hash table, which would hold all arrays in
 /// memory at once; the rows come in order already, so that the others need not sort again.
 /// Parameters: $5 stage, $6 files in a lease, $7 bytes that count like a file, $8 size above which files are sampled,
@@ -66,7 +73,9 @@ macro_rules! select_by_size {
                 from ",
             $files,
             " f
-                where hash is null and sample is null
+                where hash is null and sample is null and ",
+            not_rotten!(),
+            "
                   and (size in (select size from candidate)
                        or (problem is not null and directory_id in (select id from scope))))"
         ))
@@ -87,7 +96,7 @@ macro_rules! select_by_sample {
             pending as materialized (
                 select f.volume_id, f.inode, f.directory_id, f.name, f.size, f.mtime_ns, f.ctime_ns, false as is_unknown
                 from ", $files, " f join candidate c on c.size = f.size and c.sample = f.sample
-                where f.hash is null)"
+                where f.hash is null and ", not_rotten!(), ")"
         ))
     };
 }
@@ -110,7 +119,9 @@ const SELECT_EVERYTHING: &str = select_leases!(concat!(
     governed!(10, 11, 12, 13, 14),
     ", pending as materialized (
         select volume_id, inode, directory_id, name, size, mtime_ns, ctime_ns, sample is null as is_unknown from files f
-        where hash is null and directory_id in (select id from scope)
+        where hash is null and directory_id in (select id from scope) and ",
+    not_rotten!(),
+    "
           and exists (select 1 from governed g where g.id = f.directory_id and g.policy = 'all'))"
 ));
 
@@ -139,7 +150,7 @@ macro_rules! left_of_lease {
               from (
                   select f.* from leases l cross join unnest(l.directories, l.names) u (directory_id, name)
                   join ", $files, " f on f.directory_id = u.directory_id and f.name = u.name
-                  where l.id = $1 and f.hash is null
+                  where l.id = $1 and f.hash is null and ", not_rotten!(), "
                     and case when f.sample is null then $3::bool else $2::bool end
                   order by f.volume_id, f.inode, f.directory_id, f.name) in_order
               group by volume_id"

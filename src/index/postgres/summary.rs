@@ -178,10 +178,13 @@ const FORGET_PROBLEMS: &str = concat!(
     "with ",
     governed!(1, 2, 3, 4, 5),
     " update files f set problem = null
-      from governed g where g.id = f.directory_id and g.policy = 'none' and f.problem is not null"
+      from governed g
+      where g.id = f.directory_id and g.policy = 'none' and f.problem is not null and f.hash is null
+        and (f.directory_id, f.name) not in (select directory_id, name from rot)"
 );
 
-/// Forgets what went wrong with files that are not read any more: nobody would ever try again.
+/// Forgets what went wrong with files that are not read any more: nobody would ever try again. What has a hash, or
+/// should have one, is verified all the same.
 pub(super) async fn forget_problems_of_unread(connection: &mut PgConnection) -> Result<()> {
     let rules = HashRules::of(&catalog::roots(connection).await?);
     if rules.have(HashPolicy::None) {
@@ -246,7 +249,7 @@ pub(super) async fn extent_totals(connection: &mut PgConnection, extents: &[Exte
 const SIZE: &str = "
     select coalesce(sum(pg_total_relation_size(oid)), 0)::bigint from pg_class
     where relnamespace = current_schema()::regnamespace and relkind = 'r'
-      and relname in ('files', 'directories', 'roots', 'extents', 'scans', 'volumes', 'mounts', 'workers', 'leases', 'listed', 'changes', 'figures', 'watches')";
+      and relname in ('files', 'directories', 'roots', 'extents', 'scans', 'volumes', 'mounts', 'workers', 'leases', 'listed', 'changes', 'figures', 'watches', 'rot', 'sampled', 'rereading')";
 
 pub(super) async fn size(connection: &mut PgConnection) -> Result<u64> {
     let size = sqlx::query_scalar(SIZE).fetch_one(connection).await;

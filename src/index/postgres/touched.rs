@@ -4,6 +4,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 
 use super::convert::{column, volume_path};
 use super::discovery::forget_unseen;
+use super::rot;
 use super::session::expect_whole_tables;
 use crate::index::convert::{below, inode_to_integer, stamp, to_integer};
 use crate::index::{IndexError, Result};
@@ -81,8 +82,10 @@ const MOVE_DIRECTORIES: &str = "
     update directories set path = $5::bytea || substring(path from length($2::bytea) + 1)
     where volume_id = $1 and (path = $2 or (path >= $3 and path < $4))";
 
+/// Also whether a finding of rot stands of it.
 const FIND_FILE: &str = "
-    select d.id from directories d join files f on f.directory_id = d.id and f.name = $3
+    select d.id, exists (select 1 from standing s where s.directory_id = d.id and s.name = f.name)
+    from directories d join files f on f.directory_id = d.id and f.name = $3
     where d.volume_id = $1 and d.path = $2 and f.size = $4 and f.mtime_ns = $5 and f.inode = $6";
 
 /// Of both directories, what is known is not what was listed any more.
@@ -135,7 +138,7 @@ async fn move_file(connection: &mut PgConnection, moved: &KnownMove<'_>, stamp: 
     let failed = || IndexError::during(OPERATION);
     let KnownMove { volume, from, to, .. } = *moved;
     let (Some((from, old_name)), Some((to, new_name))) = (from.split(), to.split()) else { return Ok(()) };
-    let old: Option<i64> = sqlx::query_scalar(FIND_FILE)
+    let found: Option<(i64, bool)> = sqlx::query_as(FIND_FILE)
         .bind(volume.0)
         .bind(from.as_bytes())
         .bind(old_name)
@@ -145,7 +148,7 @@ async fn move_file(connection: &mut PgConnection, moved: &KnownMove<'_>, stamp: 
         .fetch_optional(&mut *connection)
         .await
         .map_err(failed())?;
-    let Some(old) = old else { return Ok(()) };
+    let Some((old, has_finding)) = found else { return Ok(()) };
     let mut new = old;
     for directory in [&from, &to] {
         let put = sqlx::query_scalar(PUT_DIRECTORY).bind(volume.0).bind(directory.as_bytes());
@@ -153,6 +156,9 @@ async fn move_file(connection: &mut PgConnection, moved: &KnownMove<'_>, stamp: 
     }
     if (old, old_name) == (new, new_name) {
         return Ok(());
+    }
+    if has_finding {
+        rot::move_finding(connection, (old, old_name), (new, new_name), stamp.ctime).await?;
     }
     let replaced = sqlx::query(REPLACE_FILE).bind(new).bind(new_name);
     replaced.execute(&mut *connection).await.map_err(failed())?;

@@ -5,7 +5,11 @@
 
 use std::collections::BTreeSet;
 
-use sqlx::postgres::PgConnection;
+use sqlx::Postgres;
+use sqlx::postgres::{PgArguments, PgConnection};
+use sqlx::query::Query;
+
+use super::rot;
 
 use crate::index::convert::{inode_to_integer, sample_bytes, to_integer};
 use crate::index::{IndexError, Result};
@@ -42,7 +46,7 @@ const FORGET_FINGERPRINTS: &str = "update directories set fingerprint = null whe
 
 /// The rows that are meant, and the stamps they must have: columns of equal length.
 #[derive(Default)]
-struct Rows<'a> {
+pub(super) struct Rows<'a> {
     directories: Vec<i64>,
     names: Vec<&'a [u8]>,
     expected: Stamps,
@@ -57,6 +61,24 @@ struct Stamps {
 }
 
 impl<'a> Rows<'a> {
+    /// The rows that these outcomes are about.
+    pub(super) fn of(outcomes: &[&'a Outcome]) -> Self {
+        let mut rows = Self::default();
+        for outcome in outcomes {
+            rows.push(outcome);
+        }
+        rows
+    }
+
+    /// Binds the six columns as the next parameters: directories, names, sizes, mtimes, ctimes, inodes.
+    pub(super) fn bind_to(
+        self,
+        statement: Query<'a, Postgres, PgArguments>,
+    ) -> Query<'a, Postgres, PgArguments> {
+        let Stamps { sizes, mtimes, ctimes, inodes } = self.expected;
+        statement.bind(self.directories).bind(self.names).bind(sizes).bind(mtimes).bind(ctimes).bind(inodes)
+    }
+
     fn push(&mut self, outcome: &'a Outcome) {
         self.directories.push(outcome.key.directory.0);
         self.names.push(&outcome.key.name);
@@ -99,7 +121,7 @@ pub(super) async fn write_outcomes(
             write_troubles(connection, &troubles).await?;
         }
     }
-    Ok(())
+    rot::judge(connection).await
 }
 
 async fn write_contents(connection: &mut PgConnection, outcomes: &[&Outcome]) -> Result<()> {

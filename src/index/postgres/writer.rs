@@ -12,16 +12,17 @@ use tokio::task::JoinSet;
 use super::leases::{Held, LeaseReader};
 use super::session::Session;
 use super::workers::Heartbeat;
-use super::{catalog, changes, discovery, leases, summary, watches, workers, write_back};
+use super::{catalog, changes, discovery, leases, rot, summary, watches, workers, write_back};
 use crate::index::{IndexError, PendingReader, Result, Writer, Written, convert};
 use crate::model::group::Summary;
 use crate::model::listing::{Listing, Move};
 use crate::model::path::VolumePath;
 use crate::model::pending::{Outcome, Scope, Stage};
+use crate::model::rot::{Ended, HashRange};
 use crate::model::scan::{RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
 use crate::model::upkeep::Upkeep;
-use crate::model::volume::{Extent, MountMap, MountedVolume, VolumeId, VolumeIdentity};
+use crate::model::volume::{Extent, MountMap, MountedVolume, Places, VolumeId, VolumeIdentity};
 use crate::model::worker::{Participant, WorkerId};
 
 /// Rows in a statement. More gain nothing (1,000 and 10,000 measured the same), fewer cost round trips.
@@ -106,6 +107,13 @@ impl PostgresWriter {
     }
 }
 
+/// In the order of the rows, so that two workers that write the same rows wait for each other.
+fn in_order(outcomes: &[Outcome]) -> Vec<&Outcome> {
+    let mut in_order: Vec<&Outcome> = outcomes.iter().collect();
+    in_order.sort_unstable_by(|a, b| (a.key.directory, &a.key.name).cmp(&(b.key.directory, &b.key.name)));
+    in_order
+}
+
 #[async_trait(?Send)]
 impl Writer for PostgresWriter {
     async fn is_alone(&mut self) -> Result<bool> {
@@ -187,9 +195,11 @@ impl Writer for PostgresWriter {
     }
 
     async fn write_moves(&mut self, scan: ScanId, moves: &[Move]) -> Result<()> {
-        let volumes = &self.volumes;
+        let (volumes, worker) = (&self.volumes, self.worker);
         let write = async |connection: &mut PgConnection| {
-            discovery::write_moves(connection, volumes, scan, moves).await
+            discovery::write_moves(connection, volumes, scan, moves).await?;
+            // Something may have been replaced, or be where files are not read.
+            changes::note(connection, worker).await
         };
         self.session.transaction("write moves", write).await
     }
@@ -265,9 +275,7 @@ impl Writer for PostgresWriter {
         let (session, held, worker) = (self.session.clone(), self.held.clone(), self.worker);
         let most_rows = self.most_rows.clone();
         self.writing.spawn_local(async move {
-            let mut in_order: Vec<&Outcome> = outcomes.iter().collect();
-            in_order
-                .sort_unstable_by(|a, b| (a.key.directory, &a.key.name).cmp(&(b.key.directory, &b.key.name)));
+            let in_order = in_order(&outcomes);
             let finished = held.completed_by(&outcomes);
             loop {
                 let most = most_rows.get();
@@ -285,6 +293,49 @@ impl Writer for PostgresWriter {
             Ok(())
         });
         Ok(())
+    }
+
+    async fn write_verified(&mut self, outcomes: Vec<Outcome>) -> Result<()> {
+        self.finish_writing().await?;
+        let (in_order, worker) = (in_order(&outcomes), self.worker);
+        loop {
+            let most = self.most_rows.get();
+            let write = async |connection: &mut PgConnection| {
+                rot::write_verified(connection, &in_order, most).await?;
+                changes::note(connection, worker).await
+            };
+            match self.session.transaction("record what is rotten", write).await {
+                Err(error) if self.most_rows.can_be_fewer(&error) => {}
+                result => return result,
+            }
+        }
+    }
+
+    async fn accept(&mut self, outcomes: Vec<Outcome>) -> Result<u64> {
+        self.finish_writing().await?;
+        let (in_order, worker, most) = (in_order(&outcomes), self.worker, self.most_rows.get());
+        let accept = async |connection: &mut PgConnection| {
+            changes::note(connection, worker).await?;
+            rot::accept(connection, &in_order, most).await
+        };
+        self.session.transaction("accept what was found", accept).await
+    }
+
+    async fn conclude(&mut self, places: &Places, extents: &[Extent]) -> Result<Vec<Ended>> {
+        let worker = self.worker;
+        let end = async |connection: &mut PgConnection| {
+            if rot::follow(connection).await? {
+                changes::note(connection, worker).await?;
+                rot::judge(connection).await?;
+            }
+            rot::conclude(connection, places, extents).await
+        };
+        self.session.transaction("end what is settled", end).await
+    }
+
+    async fn note_sampled(&mut self, extent: &Extent, range: HashRange) -> Result<()> {
+        let note = async |connection: &mut PgConnection| rot::note_sampled(connection, extent, range).await;
+        self.session.transaction("note what was sampled", note).await
     }
 
     async fn end_scan(

@@ -16,6 +16,7 @@ use crate::model::settings::ScanSettings;
 use crate::model::stamp::Nanos;
 use crate::model::volume::{Extent, MountMap, MountedVolume, Places, VolumeId, VolumeIdentity};
 use crate::model::worker::WorkerId;
+use crate::os;
 
 const PUT_VOLUME: &str = "
     insert into volumes (identity) values (?) on conflict (identity) do update set identity = excluded.identity
@@ -297,7 +298,9 @@ pub(super) async fn delete_collected(connection: &mut SqliteConnection) -> Resul
     Ok(files)
 }
 
-const BEGIN_SCAN: &str = "insert into scans (root_id, kind, path, status, started_at, worker_id) values (?, ?, ?, ?, ?, ?) returning id";
+const BEGIN_SCAN: &str = "
+    insert into scans (root_id, kind, path, status, started_at, worker_id, process) values (?, ?, ?, ?, ?, ?, ?)
+    returning id";
 
 pub(super) async fn begin_scan(
     connection: &mut SqliteConnection,
@@ -313,6 +316,7 @@ pub(super) async fn begin_scan(
         .bind(ScanStatus::Running.as_str())
         .bind(Nanos::now().0)
         .bind(worker.0)
+        .bind(std::process::id())
         .fetch_one(connection)
         .await
         .map_err(IndexError::during("begin a scan"))?;
@@ -342,7 +346,8 @@ const END_SCAN: &str = "
     where id = ?";
 
 const ROOT_SCANNED: &str = "
-    update roots set last_scan_at = ?, generation = ? where id = (select root_id from scans where id = ?)";
+    update roots set last_scan_at = ?, generation = ?
+    where id = (select root_id from scans where id = ? and kind <> 'verify')";
 
 pub(super) async fn end_scan(
     connection: &mut SqliteConnection,
@@ -395,12 +400,27 @@ pub(super) async fn note_figures(
     noted.map(drop).map_err(IndexError::during("note the figures"))
 }
 
-/// There is one writer at a time, so a scan that still runs when another begins has lost its process.
-const MARK_DEAD_SCANS: &str = "
-    update scans set status = 'interrupted', error = ? where status = 'running'";
+/// Those that read without the right to write.
+const READING: &str = "select id, process from scans where status = 'running' and kind = 'verify'";
 
+/// ?1: what is said of them; ?2: a JSON array of those that are alive.
+const MARK_DEAD_SCANS: &str = "
+    update scans set status = 'interrupted', error = ?1
+    where status = 'running' and id not in (select value from json_each(?2))";
+
+/// Whether the process of a run that reads without the right to write is alive.
+pub(super) fn is_reading(process: Option<u32>) -> bool {
+    process.is_some_and(os::is_running)
+}
+
+/// There is one writer at a time, so a scan that still runs when another begins has lost its process; but for one that
+/// writes only now and then: an index in a file is used on one host, so whether its process is there is seen.
 pub(super) async fn mark_dead_scans(connection: &mut SqliteConnection) -> Result<()> {
-    let marked = sqlx::query(MARK_DEAD_SCANS).bind(convert::DIED).execute(connection).await;
-    marked.map_err(IndexError::during("mark interrupted scans"))?;
-    Ok(())
+    let failed = || IndexError::during("mark interrupted scans");
+    let reading: Vec<(i64, Option<u32>)> =
+        sqlx::query_as(READING).fetch_all(&mut *connection).await.map_err(failed())?;
+    let is_alive = |(id, process): (i64, Option<u32>)| is_reading(process).then_some(id);
+    let alive: Vec<i64> = reading.into_iter().filter_map(is_alive).collect();
+    let mark = sqlx::query(MARK_DEAD_SCANS).bind(convert::DIED).bind(to_json(&alive)?);
+    mark.execute(connection).await.map(drop).map_err(failed())
 }

@@ -1,13 +1,16 @@
 //! The runs that were, and what the index held after each.
 
+use std::collections::HashSet;
+
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
+use super::catalog::is_reading;
 use super::convert::{column, count, status, volume_path};
 use crate::index::convert::{self, to_integer};
 use crate::index::{IndexError, Result};
 use crate::model::history::{FiguresAt, HistoryFilter, Run, RunRoot};
 use crate::model::path::{VolumePath, to_path};
-use crate::model::scan::{RootId, ScanCounts, ScanId, ScanStatus};
+use crate::model::scan::{RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::stamp::Nanos;
 use crate::model::volume::{Extent, VolumeId};
 
@@ -18,7 +21,7 @@ macro_rules! select_runs {
             "select s.id, s.kind, s.status, s.started_at, s.discovered_at, s.ended_at, s.directories, s.files_seen,
                     s.bytes_seen, s.added, s.updated, s.removed, s.hashed, s.bytes_read, s.problems, s.events, s.error,
                     s.index_files, s.index_bytes, s.groups, s.redundant_files, s.reclaimable_bytes,
-                    r.id, r.volume_id, r.path, r.shown_path, s.path
+                    r.id, r.volume_id, r.path, r.shown_path, s.path, s.process
              from scans s left join roots r on r.id = s.root_id ",
             $which,
             " order by s.id desc limit ?1"
@@ -36,29 +39,38 @@ pub(super) async fn history(
     is_held: impl Fn() -> bool,
 ) -> Result<Vec<Run>> {
     let runs = read(connection, filter).await?;
-    let is_running = |run: &&Run| run.status == ScanStatus::Running;
-    let running: Vec<ScanId> = runs.iter().filter(is_running).map(|run| run.id).collect();
-    if running.is_empty() || is_held() {
-        return Ok(runs);
+    let is_running = |(run, _): &&(Run, Option<u32>)| run.status == ScanStatus::Running;
+    let running: Vec<&(Run, Option<u32>)> = runs.iter().filter(is_running).collect();
+    // A verification does not keep the right to write while it reads, so its process is looked for instead.
+    let (reading, writing): (Vec<_>, Vec<_>) =
+        running.into_iter().partition(|(run, _)| run.kind == ScanKind::Verify);
+    let mut dead: HashSet<ScanId> =
+        reading.into_iter().filter(|(_, process)| !is_reading(*process)).map(|(run, _)| run.id).collect();
+    if !writing.is_empty() && !is_held() {
+        dead.extend(writing.into_iter().map(|(run, _)| run.id));
     }
-    // Whoever ran them has no right to write any more. They may just have ended in good order, and others may have
-    // begun meanwhile: what ran before the look at the lock, and is said to run after it, runs no more.
-    let mut runs = read(connection, filter).await?;
-    for run in runs.iter_mut().filter(|run| run.status == ScanStatus::Running && running.contains(&run.id)) {
+    if dead.is_empty() {
+        return Ok(runs.into_iter().map(|(run, _)| run).collect());
+    }
+    // Whoever ran them is gone, or has no right to write any more. They may just have ended in good order, and others may have
+    // begun meanwhile: what ran before that was looked at, and is said to run after it, runs no more.
+    let mut runs: Vec<Run> = read(connection, filter).await?.into_iter().map(|(run, _)| run).collect();
+    for run in runs.iter_mut().filter(|run| run.status == ScanStatus::Running && dead.contains(&run.id)) {
         run.status = ScanStatus::Interrupted;
         run.error = Some(convert::DIED.to_owned());
     }
     Ok(runs)
 }
 
-async fn read(connection: &mut SqliteConnection, filter: HistoryFilter) -> Result<Vec<Run>> {
+/// Runs, each with the number of its process.
+async fn read(connection: &mut SqliteConnection, filter: HistoryFilter) -> Result<Vec<(Run, Option<u32>)>> {
     let limit = to_integer(filter.limit);
     let query = match filter.root {
         None => sqlx::query(ALL).bind(limit),
         Some(root) => sqlx::query(OF_ROOT).bind(limit).bind(root.0),
     };
     let rows = query.fetch_all(connection).await.map_err(IndexError::during("read the history"))?;
-    rows.iter().map(read_run).collect()
+    rows.iter().map(|row| Ok((read_run(row)?, column(row, 27)?))).collect()
 }
 
 fn read_run(row: &SqliteRow) -> Result<Run> {

@@ -14,15 +14,16 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::lock::{OnBusy, WriteLock, lock_path};
-use super::{Check, FilesReader, Index, IndexError, ReportReader, Result, WorkMark, Writer};
+use super::{Check, FilesReader, Index, IndexError, PendingReader, ReportReader, Result, WorkMark, Writer};
 use crate::index::convert::to_count;
 use crate::model::file::FilesFilter;
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
 use crate::model::history::{FiguresAt, HistoryFilter, Run};
 use crate::model::listing::KnownName;
 use crate::model::path::escape_path;
-use crate::model::pending::ExtentTotals;
-use crate::model::scan::{Root, RootId};
+use crate::model::pending::{ExtentTotals, Scope};
+use crate::model::rot::{Rereading, RingPosition, Rot};
+use crate::model::scan::{Root, RootId, ScanId};
 use crate::model::upkeep::{Watch, WatchSign};
 use crate::model::volume::{Extent, MountMap, Places, VolumeId, VolumeIdentity};
 use crate::model::worker::{Participant, Worker};
@@ -35,6 +36,7 @@ mod files;
 mod history;
 mod pending;
 mod report;
+mod rot;
 mod scope;
 mod settle;
 mod summary;
@@ -314,6 +316,29 @@ impl Index for SqliteIndex {
 
     async fn extent_totals(&self, extents: &[Extent]) -> Result<ExtentTotals> {
         summary::extent_totals(&mut self.connect().await?, extents).await
+    }
+
+    async fn rereading(
+        &self,
+        _run: ScanId,
+        what: Rereading,
+        scope: &Scope,
+        mounts: &MountMap,
+    ) -> Result<Box<dyn PendingReader>> {
+        let connection = self.connect().await?;
+        Ok(Box::new(pending::SqlitePending::reread(connection, what, scope, mounts).await?))
+    }
+
+    async fn rot(&self, places: &Places, extents: &[Extent]) -> Result<Vec<Rot>> {
+        rot::standing(&mut self.snapshot().await?, places, extents).await
+    }
+
+    async fn count_unhashed(&self, extents: &[Extent]) -> Result<u64> {
+        rot::count_unhashed(&mut self.connect().await?, extents).await
+    }
+
+    async fn sampled_to(&self, extent: &Extent) -> Result<RingPosition> {
+        rot::sampled_to(&mut self.connect().await?, extent).await
     }
 
     async fn size(&self) -> Result<u64> {

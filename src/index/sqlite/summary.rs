@@ -217,10 +217,15 @@ async fn count_all(connection: &mut SqliteConnection, filter: &ReportFilter) -> 
 }
 
 const FORGET_PROBLEMS: &str = "
-    delete from problems
-    where (select directory_id from files where id = file_id) in (select directory_id from temp.never_read)";
+    delete from problems as p
+    where exists (
+        select 1 from files f
+        where f.id = p.file_id and f.directory_id in (select directory_id from temp.never_read)
+          and not exists (select 1 from rot r where r.directory_id = f.directory_id and r.name = f.name))
+      and not exists (select 1 from contents c where c.file_id = p.file_id and c.hash is not null)";
 
-/// Forgets what went wrong with files that are not read any more: nobody would ever try again.
+/// Forgets what went wrong with files that are not read any more: nobody would ever try again. What has a hash, or
+/// should have one, is verified all the same.
 pub(super) async fn forget_problems_of_unread(connection: &mut SqliteConnection) -> Result<()> {
     let rules = HashRules::of(&catalog::roots(connection).await?);
     if rules.have(HashPolicy::None) {

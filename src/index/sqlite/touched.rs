@@ -8,6 +8,7 @@ use super::bulk::Bulk;
 use super::catalog::delete_collected;
 use super::convert::{column, volume_path};
 use super::discovery::collect_gone;
+use super::rot;
 use crate::index::convert::{below, inode_to_integer, stamp, to_integer, to_json};
 use crate::index::{IndexError, Result};
 use crate::model::listing::{Absent, DirectoryId, KnownName};
@@ -101,8 +102,10 @@ const MOVE_DIRECTORIES: &str = "
     update directories set path = cast(?5 || substr(path, length(?2) + 1) as blob)
     where volume_id = ?1 and (path = ?2 or (path >= ?3 and path < ?4))";
 
+/// Also whether a finding of rot stands of it.
 const FIND_FILE: &str = "
-    select f.id from directories d join files f on f.directory_id = d.id and f.name = ?3
+    select f.id, exists (select 1 from standing s where s.directory_id = d.id and s.name = f.name)
+    from directories d join files f on f.directory_id = d.id and f.name = ?3
     where d.volume_id = ?1 and d.path = ?2 and f.size = ?4 and f.mtime_ns = ?5 and f.inode = ?6";
 
 /// Of both directories, what is known is not what was listed any more.
@@ -158,7 +161,7 @@ async fn move_file(connection: &mut SqliteConnection, moved: &KnownMove<'_>, sta
     let failed = || IndexError::during(OPERATION);
     let KnownMove { volume, from, to, .. } = *moved;
     let (Some((from, old_name)), Some((to, new_name))) = (from.split(), to.split()) else { return Ok(()) };
-    let file: Option<i64> = sqlx::query_scalar(FIND_FILE)
+    let found: Option<(i64, bool)> = sqlx::query_as(FIND_FILE)
         .bind(volume.0)
         .bind(from.as_bytes())
         .bind(old_name)
@@ -168,12 +171,15 @@ async fn move_file(connection: &mut SqliteConnection, moved: &KnownMove<'_>, sta
         .fetch_optional(&mut *connection)
         .await
         .map_err(failed())?;
-    let Some(file) = file else { return Ok(()) };
+    let Some((file, has_finding)) = found else { return Ok(()) };
     let mut ids = Vec::new();
     for directory in [&from, &to] {
         let put = sqlx::query_scalar(PUT_DIRECTORY).bind(volume.0).bind(directory.as_bytes());
         let id: i64 = put.fetch_one(&mut *connection).await.map_err(failed())?;
         ids.push(id);
+    }
+    if has_finding {
+        rot::move_finding(connection, (ids[0], old_name), (ids[1], new_name), stamp.ctime).await?;
     }
     let replaced = sqlx::query(REPLACE_FILE).bind(ids[1]).bind(new_name).bind(file);
     replaced.execute(&mut *connection).await.map_err(failed())?;

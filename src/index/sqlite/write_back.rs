@@ -6,6 +6,7 @@
 use sqlx::sqlite::SqliteConnection;
 
 use super::bulk::Bulk;
+use super::rot;
 use crate::index::convert::{inode_to_integer, sample_bytes, to_integer, to_json};
 use crate::index::{IndexError, Result};
 use crate::model::digest::{Digest, Sample};
@@ -155,7 +156,8 @@ pub(super) async fn write_outcomes(connection: &mut SqliteConnection, outcomes: 
             binder.push(*id).push(ctime.0);
         })
         .await?;
-    write_troubles(connection, &stamps, &problems).await
+    write_troubles(connection, &stamps, &problems).await?;
+    rot::judge(connection).await
 }
 
 async fn write_troubles(

@@ -9,7 +9,7 @@ use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
 
 use super::settle::{HashIndex, empty_log};
-use super::{SqliteIndex, catalog, discovery, pending, summary, watches, workers, write_back};
+use super::{SqliteIndex, catalog, discovery, pending, rot, summary, watches, workers, write_back};
 use crate::index::convert;
 use crate::index::lock::WriteLock;
 use crate::index::{IndexError, PendingReader, Result, Writer, Written};
@@ -17,10 +17,11 @@ use crate::model::group::Summary;
 use crate::model::listing::{Listing, Move};
 use crate::model::path::VolumePath;
 use crate::model::pending::{Outcome, Scope, Stage};
+use crate::model::rot::{Ended, HashRange};
 use crate::model::scan::{RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
 use crate::model::upkeep::Upkeep;
-use crate::model::volume::{Extent, MountMap, MountedVolume, VolumeId, VolumeIdentity};
+use crate::model::volume::{Extent, MountMap, MountedVolume, Places, VolumeId, VolumeIdentity};
 use crate::model::worker::{Pace, Participant, WorkerId};
 
 /// How often the worker's row says that it lives.
@@ -78,6 +79,13 @@ impl SqliteWriter {
             self.in_transaction = true;
         }
         Ok(&mut self.connection)
+    }
+
+    /// Prepares for hashes to be written.
+    async fn expect_hashes(&mut self, hashes: usize) -> Result<()> {
+        self.transaction().await?;
+        summary::forget_figures(&mut self.connection).await?;
+        self.hash_index.expect(&mut self.connection, hashes).await
     }
 }
 
@@ -159,6 +167,8 @@ impl Writer for SqliteWriter {
 
     async fn write_moves(&mut self, scan: ScanId, moves: &[Move]) -> Result<()> {
         self.transaction().await?;
+        // Something may have been replaced, or be where files are not read.
+        summary::forget_figures(&mut self.connection).await?;
         discovery::write_moves(&mut self.connection, &self.state, scan, moves).await
     }
 
@@ -217,10 +227,30 @@ impl Writer for SqliteWriter {
         if outcomes.is_empty() {
             return Ok(());
         }
-        self.transaction().await?;
-        summary::forget_figures(&mut self.connection).await?;
-        self.hash_index.expect(&mut self.connection, outcomes.len()).await?;
+        self.expect_hashes(outcomes.len()).await?;
         write_back::write_outcomes(&mut self.connection, &outcomes).await
+    }
+
+    async fn write_verified(&mut self, outcomes: Vec<Outcome>) -> Result<()> {
+        self.expect_hashes(outcomes.len()).await?;
+        rot::write_verified(&mut self.connection, &outcomes).await
+    }
+
+    async fn accept(&mut self, outcomes: Vec<Outcome>) -> Result<u64> {
+        self.expect_hashes(outcomes.len()).await?;
+        rot::accept(&mut self.connection, &outcomes).await
+    }
+
+    async fn conclude(&mut self, places: &Places, extents: &[Extent]) -> Result<Vec<Ended>> {
+        if rot::follow(self.transaction().await?).await? {
+            summary::forget_figures(&mut self.connection).await?;
+            rot::judge(&mut self.connection).await?;
+        }
+        rot::conclude(&mut self.connection, places, extents).await
+    }
+
+    async fn note_sampled(&mut self, extent: &Extent, range: HashRange) -> Result<()> {
+        rot::note_sampled(self.transaction().await?, extent, range).await
     }
 
     async fn end_scan(
