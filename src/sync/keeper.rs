@@ -293,8 +293,20 @@ impl Keeper {
             workers.read = upkeep.io_threads.map_or(workers.read, Threads::exactly);
             workers.batch = upkeep.batch_size.unwrap_or(workers.batch);
         }
+        self.scanner_with(workers)
+    }
+
+    fn scanner_with(&self, workers: Workers) -> Result<Scanner, ScanError> {
         let (host, cancel) = (self.settings.host.clone(), self.settings.cancel.clone());
         Scanner::new(Arc::clone(&self.index), host, workers, cancel, Arc::new(Progress::default()))
+    }
+
+    /// What was seen is mostly little, and in memory: threads that wait for a disk would be made each time for nothing.
+    fn scanner_of_few(&self) -> Result<Scanner, ScanError> {
+        let workers = self.settings.workers;
+        let few = |threads: Threads| Threads::exactly(threads.least);
+        let workers = Workers { walk: few(workers.walk), read: few(workers.read), ..workers };
+        self.scanner_with(workers)
     }
 
     fn follower(&self) -> Arc<dyn Follower> {
@@ -320,7 +332,7 @@ impl Keeper {
             self.journal.turn_over();
             self.journal_began = Instant::now();
         }
-        let scanner = self.scanner(None)?;
+        let scanner = self.scanner_of_few()?;
         let mut journal = std::mem::take(&mut self.journal);
         let result = self.while_signing(scanner.follow(seen, &mut journal, self.follower())).await;
         self.journal = journal;
