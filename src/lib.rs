@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! cli                                 clap, indicatif; the only place that prints
+//! sync                                keeping up to date: events, schedule
 //! scan  report  config                the main job; the formats; settings
 //! discovery  processing  index        three rooms that do not know each other
 //! volume  os  bridge  format          one tool each

@@ -18,6 +18,7 @@ mod watch;
 mod worker;
 
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
@@ -124,19 +125,21 @@ pub fn run() -> ExitCode {
     exit::of_result(result, |message| context.about_index(message), |message| context.error(message))
 }
 
+/// Each command is a future of its own, behind a pointer: as one, they take minutes to compile.
 async fn dispatch(command: Command, context: &Context) -> Result<Exit, Failure> {
-    match command {
-        Command::Scan(args) => scan::run(args, context).await,
-        Command::Resume(args) => resume::run(args, context).await,
-        Command::Report(args) => report::run(args, context).await,
-        Command::Files(args) => files::run(args, context).await,
-        Command::History(args) => history::run(args, context).await,
-        Command::Status(args) => status::run(args, context).await,
-        Command::Verify(args) => verify::run(args, context).await,
-        Command::Roots(args) => roots::run(args, context).await,
-        Command::Watch(args) => watch::run(args, context).await,
-        Command::Reconcile(args) => reconcile::run(args, context).await,
-        Command::Worker(args) => worker::run(args, context).await,
-        Command::Db(args) => db::run(args, context).await,
-    }
+    let running: Pin<Box<dyn Future<Output = Result<Exit, Failure>> + '_>> = match command {
+        Command::Scan(args) => Box::pin(scan::run(args, context)),
+        Command::Resume(args) => Box::pin(resume::run(args, context)),
+        Command::Report(args) => Box::pin(report::run(args, context)),
+        Command::Files(args) => Box::pin(files::run(args, context)),
+        Command::History(args) => Box::pin(history::run(args, context)),
+        Command::Status(args) => Box::pin(status::run(args, context)),
+        Command::Verify(args) => Box::pin(verify::run(args, context)),
+        Command::Roots(args) => Box::pin(roots::run(args, context)),
+        Command::Watch(args) => Box::pin(watch::run(args, context)),
+        Command::Reconcile(args) => Box::pin(reconcile::run(args, context)),
+        Command::Worker(args) => Box::pin(worker::run(args, context)),
+        Command::Db(args) => Box::pin(db::run(args, context)),
+    };
+    running.await
 }

@@ -24,7 +24,7 @@ use crate::model::volume::{Extent, Mount, Places, VolumeId, VolumeIdentity};
 use crate::model::worker::LeaseId;
 
 /// A watcher that was silent for so long is taken for dead; it says that it lives three times meanwhile.
-pub(super) const WATCH_PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const WATCH_PATIENCE: Duration = Duration::from_mins(1);
 
 /// What is known of a directory's rows before they are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

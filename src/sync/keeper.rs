@@ -1,7 +1,7 @@
 //! The keeper: what is due is reconciled, what was seen is followed, one thing after the other.
 
 use std::collections::BTreeMap;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,13 +25,10 @@ use crate::progress::Progress;
 use crate::scan::{Followed, Journal, Reconciled, ScanError, Scanner, Seen, Workers};
 
 /// How often the index is told what is watched, and asked what is to be: three times in a watcher's patience.
-const SIGN: Duration = Duration::from_secs(10);
+const SIGN: Duration = Duration::from_secs(20);
 
 /// What a watcher did is summed in rows of so long.
 const JOURNAL_INTERVAL: Duration = Duration::from_hours(1);
-
-/// A longer sleep would not hear the wish to stop.
-const GLANCE: Duration = Duration::from_millis(100);
 
 /// Nothing happened for so long: the index is prepared for fast reports.
 const SETTLE_AFTER: Duration = Duration::from_secs(10);
@@ -262,7 +259,7 @@ impl Keeper {
         self.roots.values().filter(|kept| kept.is_due()).min_by_key(|kept| kept.next.at).map(KeptRoot::id)
     }
 
-    /// Waits until there may be something to do, but never long.
+    /// Waits until there may be something to do.
     async fn wait(&self) {
         let now = Instant::now();
         let mut until = now + SIGN.saturating_sub(self.signed.elapsed());
@@ -273,16 +270,11 @@ impl Keeper {
         if let Some(due) = due {
             until = until.min(due.max(self.rest_until));
         }
-        while !self.settings.cancel.is_requested() {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            tokio::select! {
-                // What is touched before it is quiet changes nothing.
-                () = self.watcher.changed(), if due.is_none() => return,
-                () = tokio::time::sleep(left.min(GLANCE)) => {}
-            }
+        tokio::select! {
+            // What is touched before it is quiet changes nothing.
+            () = self.watcher.changed(), if due.is_none() => {}
+            () = self.settings.cancel.requested() => {}
+            () = tokio::time::sleep_until(until.into()) => {}
         }
     }
 
@@ -397,7 +389,7 @@ impl Keeper {
         if let ScanError::Index(_) = error {
             return self.lose_index(error).await;
         }
-        self.tell(&Told::Failed { root: std::path::PathBuf::new(), error: error.to_string() });
+        self.tell(&Told::Trouble { error: error.to_string() });
         self.rest_until = Instant::now() + LEAST_PAUSE;
     }
 
@@ -520,7 +512,7 @@ impl Keeper {
         match self.look_for_roots().await {
             Ok(()) => {}
             Err(SyncError::Index(error)) => return self.lose_index(&error.into()).await,
-            Err(error) => self.tell(&Told::IndexAway { error: error.to_string() }),
+            Err(error) => self.tell(&Told::Trouble { error: error.to_string() }),
         }
         if let Ok(scanner) = self.scanner(None) {
             for kept in self.roots.values_mut() {
@@ -544,7 +536,8 @@ impl Keeper {
     /// Goes on saying what is watched while something takes its time. Both go on at the same time: one may wait for a
     /// lock that the other holds.
     async fn while_signing<T>(&self, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
+        // Behind a pointer: what a walk does and what the keeper does are compiled each by itself.
+        let mut work: Pin<Box<dyn Future<Output = T> + '_>> = Box::pin(work);
         let mut signing = pin!(async {
             loop {
                 tokio::time::sleep(SIGN).await;

@@ -85,6 +85,11 @@ pub enum Told {
         /// Why.
         error: String,
     },
+    /// What was seen could not be looked at; it is tried again.
+    Trouble {
+        /// Why.
+        error: String,
+    },
     /// What was seen is in the index.
     Followed {
         /// What changed.
@@ -118,6 +123,7 @@ impl Told {
                 | Self::Lost { .. }
                 | Self::Failed { .. }
                 | Self::Refused { .. }
+                | Self::Trouble { .. }
                 | Self::IndexAway { .. }
         )
     }
@@ -153,6 +159,7 @@ impl Told {
                 value
             }
             Self::Failed { root, error } => json!({ "event": "failed", "root": path(root), "error": error }),
+            Self::Trouble { error } => json!({ "event": "trouble", "error": error }),
             Self::Followed { counts, took } => {
                 let mut value = counts_json(counts, *took);
                 value["event"] = "followed".into();
@@ -209,6 +216,7 @@ impl fmt::Display for Told {
                 write_counts(f, counts, *took)
             }
             Self::Failed { root, error } => write!(f, "{}: not reconciled: {error}", escape_path(root)),
+            Self::Trouble { error } => write!(f, "{error}; trying again"),
             Self::Followed { counts, took } => {
                 write!(f, "{}: ", plural(counts.events, "event", "events"))?;
                 write_counts(f, counts, *took)

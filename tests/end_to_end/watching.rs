@@ -14,10 +14,10 @@ use super::support::Sandbox;
 use super::tree::{Event, apply, event, groups_of_equal_files};
 
 /// Nothing takes longer than this, on a busy machine either.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A watcher at work; it is killed when it is dropped.
-struct Watching {
+pub(crate) struct Watching {
     child: Child,
     log: PathBuf,
 }
@@ -30,7 +30,7 @@ impl Watching {
         )
     }
 
-    fn spawn(sandbox: &Sandbox, mut command: std::process::Command) -> Self {
+    pub(crate) fn spawn(sandbox: &Sandbox, mut command: std::process::Command) -> Self {
         let log = sandbox.path().join("watch.log");
         let output = File::create(&log).unwrap();
         let child = command.stdout(output).stderr(Stdio::inherit()).spawn().unwrap();
@@ -46,7 +46,7 @@ impl Watching {
     }
 
     /// Waits until something is told.
-    fn until(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn until(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         let began = Instant::now();
         loop {
             if let Some(told) = self.told().into_iter().find(&is_it) {
@@ -62,7 +62,7 @@ impl Watching {
     }
 
     /// Ends it as a user does.
-    fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         self.send(Signal::TERM);
         assert!(self.child.wait().unwrap().success());
     }
@@ -174,7 +174,7 @@ fn rand_seed() -> u64 {
 }
 
 /// Waits until the index holds what is expected.
-fn until_groups(sandbox: &Sandbox, expected: &[&[&str]]) {
+pub(crate) fn until_groups(sandbox: &Sandbox, expected: &[&[&str]]) {
     let began = Instant::now();
     loop {
         let groups = sandbox.group_names();
