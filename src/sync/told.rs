@@ -216,7 +216,6 @@ impl fmt::Display for Told {
                 write_counts(f, counts, *took)
             }
             Self::Failed { root, error } => write!(f, "{}: not reconciled: {error}", escape_path(root)),
-            Self::Trouble { error } => write!(f, "{error}; trying again"),
             Self::Followed { counts, took } => {
                 write!(f, "{}: ", plural(counts.events, "event", "events"))?;
                 write_counts(f, counts, *took)
@@ -228,7 +227,7 @@ impl fmt::Display for Told {
                     "{path}: the index refused what was seen there; left to the next reconciliation: {error}"
                 )
             }
-            Self::IndexAway { error } => write!(f, "{error}; trying again"),
+            Self::IndexAway { error } | Self::Trouble { error } => write!(f, "{error}; trying again"),
             Self::IndexBack => write!(f, "the index can be reached again"),
         }
     }

@@ -445,7 +445,7 @@ fn one_that_is_killed_is_not_taken_for_a_watcher() {
     watching.child.kill().unwrap();
     watching.child.wait().unwrap();
     if std::env::var("DUPFIND_TEST_DATABASE").is_err() {
-        // On one host it is seen at once; a server waits for half a minute.
+        // On one host it is seen at once; a server waits for a minute.
         assert_eq!(root_status(&sandbox)["watches"][0]["mode"], "dead");
         assert!(sandbox.run(["status"]).stdout().contains("not watched any more"));
     }
