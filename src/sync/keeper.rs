@@ -156,20 +156,23 @@ impl Keeper {
             if std::mem::take(&mut self.is_news) {
                 self.tell_index().await;
             }
-            if let Some(seen) = self.take_seen() {
-                self.follow(seen).await;
+            let done = if self.signed.elapsed() >= SIGN {
+                self.sign(is_ready).await
+            } else if let Some(seen) = self.take_seen() {
+                self.follow(seen).await
             } else if let Some(root) = self.root_due() {
-                self.reconcile(root).await;
+                self.reconcile(root).await
             } else if self.is_time_to_settle() {
-                self.settle().await;
+                self.settle().await
             } else {
                 if !std::mem::replace(&mut is_ready, true) {
                     self.tell(&Told::Ready);
                 }
                 self.wait().await;
-            }
-            if self.signed.elapsed() >= SIGN {
-                self.sign(is_ready).await;
+                Ok(())
+            };
+            if let Err(error) = done {
+                self.lose(&error).await;
             }
         }
         let roots: Vec<RootId> = self.roots.keys().copied().collect();
@@ -306,17 +309,33 @@ impl Keeper {
     }
 
     /// Brings the index up to date with what was seen.
-    async fn follow(&mut self, seen: Seen) {
+    async fn follow(&mut self, seen: Seen) -> Result<(), ScanError> {
         let began = Instant::now();
-        match self.try_to_follow(&seen).await {
-            Ok(followed) => self.note_followed(followed, began.elapsed()),
-            Err(error) if is_refusal(&error) => self.follow_in_pieces(seen).await,
-            Err(error) => {
-                self.watcher.give_back(seen);
-                self.lose(&error).await;
+        let mut waiting = vec![seen];
+        let mut refused = 0;
+        while let Some(seen) = waiting.pop() {
+            let began = Instant::now();
+            match self.try_to_follow(&seen).await {
+                Ok(followed) => self.note_followed(followed, began.elapsed()),
+                // What the index refuses is halved until it is a single name: that is left to the next reconciliation.
+                Err(error) if is_refusal(&error) && refused < MOST_REFUSED => match halves(seen) {
+                    Ok((first, second)) => waiting.extend([second, first]),
+                    Err(directory) => {
+                        refused += 1;
+                        self.tell(&Told::Refused { directory, error: error.to_string() });
+                    }
+                },
+                Err(error) => {
+                    waiting.push(seen);
+                    for seen in waiting {
+                        self.watcher.give_back(seen);
+                    }
+                    return Err(error);
+                }
             }
         }
         self.rest_until = self.rest_until.max(Instant::now() + began.elapsed() * SHARE);
+        Ok(())
     }
 
     async fn try_to_follow(&mut self, seen: &Seen) -> Result<Followed, ScanError> {
@@ -355,35 +374,6 @@ impl Keeper {
         }
     }
 
-    /// What the index refuses is halved until it is a single name: that is left to the next reconciliation.
-    async fn follow_in_pieces(&mut self, seen: Seen) {
-        let mut waiting = vec![seen];
-        let mut refused = 0;
-        while let Some(seen) = waiting.pop() {
-            let began = Instant::now();
-            match self.try_to_follow(&seen).await {
-                Ok(followed) => self.note_followed(followed, began.elapsed()),
-                Err(error) if is_refusal(&error) && refused < MOST_REFUSED => {
-                    if let Some((first, second)) = halves(seen.clone()) {
-                        waiting.extend([second, first]);
-                    } else {
-                        refused += 1;
-                        let directory = seen.roots.into_values().flat_map(|touched| touched.names);
-                        let directory = directory.map(|(directory, _)| directory).next().unwrap_or_default();
-                        self.tell(&Told::Refused { directory, error: error.to_string() });
-                    }
-                }
-                Err(error) => {
-                    waiting.push(seen);
-                    for seen in waiting {
-                        self.watcher.give_back(seen);
-                    }
-                    return self.lose(&error).await;
-                }
-            }
-        }
-    }
-
     /// What has to do with the index alone waits for it; anything else is tried again after a while.
     async fn lose(&mut self, error: &ScanError) {
         if let ScanError::Index(_) = error {
@@ -394,43 +384,38 @@ impl Keeper {
     }
 
     /// Walks a root again.
-    async fn reconcile(&mut self, id: RootId) {
-        let Some(kept) = self.roots.get(&id) else { return };
+    async fn reconcile(&mut self, id: RootId) -> Result<(), ScanError> {
+        let Some(kept) = self.roots.get(&id) else { return Ok(()) };
         let (root, kind, reason) = (kept.root.clone(), kept.kind, kept.next.reason.clone());
-        match self.was_reconciled_elsewhere(id).await {
-            Ok(false) => {}
-            Ok(true) => return self.plan(id).await,
-            Err(error) => return self.lose_index(&error.into()).await,
+        if self.was_reconciled_elsewhere(id).await? {
+            return self.plan(id).await;
         }
         let path = root.path.clone();
         self.tell(&Told::Reconciling { root: path.clone(), kind, reason });
         let began = Instant::now();
         self.watcher.begin_walk(id);
-        let result = match self.scanner(Some(&root)) {
-            Ok(scanner) => self.while_signing(scanner.reconcile_root(id, kind, Some(self.follower()))).await,
-            Err(error) => Err(error),
-        };
+        let scanner = self.scanner(Some(&root))?;
+        let result = self.while_signing(scanner.reconcile_root(id, kind, Some(self.follower()))).await;
         match result {
             Ok(Reconciled::Done(report)) if report.is_interrupted() => {}
             Ok(Reconciled::Done(report)) => {
                 self.watcher.end_walk(id);
                 self.note_reconciled(id, kind, report.counts, began.elapsed());
-                self.plan(id).await;
+                self.plan(id).await?;
             }
             Ok(Reconciled::Unreachable(reason)) => {
                 self.put_off(id, &reason);
                 self.set_mode(id, WatchMode::Offline(reason));
             }
             Ok(Reconciled::Forgotten) => self.let_go(id, "the index forgot it"),
-            Err(error) if matches!(error, ScanError::Index(_)) && !is_refusal(&error) => {
-                self.lose_index(&error).await;
-            }
+            Err(error) if matches!(error, ScanError::Index(_)) && !is_refusal(&error) => return Err(error),
             Err(error) => {
                 let error = error.to_string();
                 self.put_off(id, &error);
                 self.tell(&Told::Failed { root: path, error });
             }
         }
+        Ok(())
     }
 
     fn note_reconciled(&mut self, id: RootId, kind: ScanKind, counts: ScanCounts, took: Duration) {
@@ -442,13 +427,13 @@ impl Keeper {
         self.set_mode(id, mode);
     }
 
-    async fn plan(&mut self, id: RootId) {
+    async fn plan(&mut self, id: RootId) -> Result<(), ScanError> {
         let (index, host) = (Arc::clone(&self.index), Arc::clone(&self.settings.host.name));
-        let Some(kept) = self.roots.get_mut(&id) else { return };
-        if let Err(error) = kept.plan(index.as_ref(), &host).await {
-            return self.lose_index(&error.into()).await;
+        if let Some(kept) = self.roots.get_mut(&id) {
+            kept.plan(index.as_ref(), &host).await?;
+            self.is_news = true;
         }
-        self.is_news = true;
+        Ok(())
     }
 
     fn put_off(&mut self, id: RootId, reason: &str) {
@@ -490,40 +475,36 @@ impl Keeper {
     }
 
     /// Prepares the index for reports, and notes in the history what it holds.
-    async fn settle(&mut self) {
+    async fn settle(&mut self) -> Result<(), ScanError> {
         self.unsettled = None;
         let began = Instant::now();
-        let settled = match self.scanner(None) {
-            Ok(scanner) => self.while_signing(scanner.settle(&self.journal)).await,
-            Err(error) => Err(error),
-        };
+        let scanner = self.scanner(None)?;
+        let settled = self.while_signing(scanner.settle(&self.journal)).await;
         self.settle_not_before = Instant::now() + began.elapsed() * SETTLE_SHARE;
-        if let Err(error) = settled {
-            self.lose_index(&error).await;
-        }
+        settled
     }
 
     /// What recurs: says what is watched, looks for roots that came, went, or can be reached again.
-    async fn sign(&mut self, is_ready: bool) {
+    async fn sign(&mut self, is_ready: bool) -> Result<(), ScanError> {
         self.signed = Instant::now();
         if !is_ready {
             self.tell(&Told::Starting);
         }
         match self.look_for_roots().await {
             Ok(()) => {}
-            Err(SyncError::Index(error)) => return self.lose_index(&error.into()).await,
+            Err(SyncError::Index(error)) => return Err(error.into()),
             Err(error) => self.tell(&Told::Trouble { error: error.to_string() }),
         }
-        if let Ok(scanner) = self.scanner(None) {
-            for kept in self.roots.values_mut() {
-                if matches!(kept.mode, WatchMode::Offline(_)) && scanner.is_reachable(&kept.root) {
-                    kept.mode = WatchMode::Polled("not reconciled yet".to_owned());
-                    kept.kind = ScanKind::Startup;
-                    kept.hurry("it can be reached again".to_owned());
-                }
+        let scanner = self.scanner(None)?;
+        for kept in self.roots.values_mut() {
+            if matches!(kept.mode, WatchMode::Offline(_)) && scanner.is_reachable(&kept.root) {
+                kept.mode = WatchMode::Polled("not reconciled yet".to_owned());
+                kept.kind = ScanKind::Startup;
+                kept.hurry("it can be reached again".to_owned());
             }
         }
         self.tell_index().await;
+        Ok(())
     }
 
     async fn tell_index(&self) {

@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use crate::model::scan::RootId;
 use crate::scan::{Seen, Touched};
 
-/// Two halves of what was seen; none if it is a single name. Moves belong to the whole: without them, names that were
+/// Two halves of what was seen; only its directory if it is a single name. Moves belong to the whole: without them, names that were
 /// moved are read again. What was rewritten or linked is asked for with the first half.
-pub(super) fn halves(seen: Seen) -> Option<(Seen, Seen)> {
+pub(super) fn halves(seen: Seen) -> Result<(Seen, Seen), PathBuf> {
     let (rewritten, linked) = (seen.rewritten, seen.linked);
     let names: Vec<(RootId, PathBuf, Box<[u8]>)> = seen
         .roots
@@ -20,10 +20,10 @@ pub(super) fn halves(seen: Seen) -> Option<(Seen, Seen)> {
         })
         .collect();
     if names.len() < 2 {
-        return None;
+        return Err(names.into_iter().next().map(|(_, directory, _)| directory).unwrap_or_default());
     }
     let (first, second) = names.split_at(names.len() / 2);
-    Some((Seen { rewritten, linked, ..collect(first) }, collect(second)))
+    Ok((Seen { rewritten, linked, ..collect(first) }, collect(second)))
 }
 
 fn collect(names: &[(RootId, PathBuf, Box<[u8]>)]) -> Seen {
@@ -39,6 +39,8 @@ fn collect(names: &[(RootId, PathBuf, Box<[u8]>)]) -> Seen {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -52,8 +54,11 @@ mod tests {
         let mut single = Vec::new();
         while let Some(seen) = whole.pop() {
             match halves(seen.clone()) {
-                Some((first, second)) => whole.extend([first, second]),
-                None => single.push(seen),
+                Ok((first, second)) => whole.extend([first, second]),
+                Err(directory) => {
+                    assert_eq!(directory, Path::new("/r"));
+                    single.push(seen);
+                }
             }
         }
         assert_eq!(single.len(), 5);
