@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::server::TestDatabase;
 use super::support::{Run, Sandbox, on_a_runtime};
-use super::watching::{Watching, until_groups};
+use super::watcher::{Watching, until_groups};
 
 /// A tree whose scan takes long enough to be disturbed, and what is in it.
 fn tree_in(sandbox: &Sandbox) -> usize {

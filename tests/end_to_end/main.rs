@@ -20,5 +20,6 @@ mod support;
 mod survival;
 mod tree;
 mod verify;
+mod watcher;
 mod watching;
 mod workers;

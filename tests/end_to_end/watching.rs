@@ -1,120 +1,19 @@
 //! `dupfind watch`: whatever happens, at quiet the index is what a scan would make of the tree.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::support::Sandbox;
-use super::tree::{Event, apply, event, groups_of_equal_files};
-
-/// Nothing takes longer than this, on a busy machine either.
-const PATIENCE: Duration = Duration::from_mins(1);
-
-/// A watcher at work; it is killed when it is dropped.
-pub(crate) struct Watching {
-    child: Child,
-    log: PathBuf,
-}
-
-impl Watching {
-    fn start(sandbox: &Sandbox, arguments: &[&str]) -> Self {
-        Self::spawn(
-            sandbox,
-            sandbox.command(["watch", "--json", "--debounce", "50ms"].iter().chain(arguments)),
-        )
-    }
-
-    pub(crate) fn spawn(sandbox: &Sandbox, mut command: std::process::Command) -> Self {
-        let log = sandbox.path().join("watch.log");
-        let output = File::create(&log).unwrap();
-        let child = command.stdout(output).stderr(Stdio::inherit()).spawn().unwrap();
-        let watching = Self { child, log };
-        watching.until("ready", |told| told["event"] == "ready");
-        watching
-    }
-
-    fn told(&self) -> Vec<Value> {
-        let text = std::fs::read_to_string(&self.log).unwrap();
-        // The last line may be half written.
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
-    }
-
-    /// Waits until something is told.
-    pub(crate) fn until(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
-        let began = Instant::now();
-        loop {
-            if let Some(told) = self.told().into_iter().find(&is_it) {
-                return told;
-            }
-            assert!(began.elapsed() < PATIENCE, "{what} was not told: {:#?}", self.told());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    fn send(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-    }
-
-    /// Ends it as a user does.
-    pub(crate) fn stop(mut self) {
-        self.send(Signal::TERM);
-        assert!(self.child.wait().unwrap().success());
-    }
-}
-
-impl Drop for Watching {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// What is wrong with the index, if anything is.
-fn difference(sandbox: &Sandbox) -> Option<String> {
-    let (report, expected) = (sandbox.report(), groups_of_equal_files(&sandbox.tree(), 0));
-    let groups = super::support::names_of_groups(&report, &sandbox.tree());
-    if groups != expected {
-        return Some(format!("groups: {groups:#?}\nexpected: {expected:#?}"));
-    }
-    if report["complete"] != true {
-        return Some(format!("not complete: {}", report["summary"]));
-    }
-    let files = count_files(&sandbox.tree());
-    (report["summary"]["files"] != files)
-        .then(|| format!("{} instead of {files} files", report["summary"]["files"]))
-}
-
-fn count_files(directory: &Path) -> u64 {
-    let mut files = 0;
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        let metadata = std::fs::symlink_metadata(&path).unwrap();
-        files += if metadata.is_dir() { count_files(&path) } else { u64::from(metadata.is_file()) };
-    }
-    files
-}
-
-/// Waits until the index is right.
-fn assert_right_soon(sandbox: &Sandbox, context: impl FnOnce() -> String) {
-    let began = Instant::now();
-    while let Some(difference) = difference(sandbox) {
-        assert!(began.elapsed() < PATIENCE, "{difference}\n{}", context());
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-/// A scan finds nothing that the watcher has missed. Of a file with several names, the others have a new ctime when one
-/// comes or goes, of which nobody is told.
-fn assert_nothing_was_missed(sandbox: &Sandbox) {
-    let scan = sandbox.scan_json(&["tree"]);
-    assert_eq!((&scan["added"], &scan["removed"]), (&0.into(), &0.into()), "{scan}");
-}
+use super::tree::{Event, apply, event};
+use super::watcher::{
+    PATIENCE, Watching, assert_nothing_was_missed, assert_right_soon, hashed, root_status, until_groups,
+};
 
 #[test]
 fn whatever_happens_while_it_is_watched_the_index_is_right_at_quiet() {
@@ -173,31 +72,6 @@ fn whatever_happens_while_it_is_watched_the_index_is_right_at_quiet() {
 fn rand_seed() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     u64::try_from(since.as_nanos() % 1_000_000_007).unwrap()
-}
-
-/// Waits until the index holds what is expected.
-pub(crate) fn until_groups(sandbox: &Sandbox, expected: &[&[&str]]) {
-    let began = Instant::now();
-    loop {
-        let groups = sandbox.group_names();
-        if groups == expected {
-            return;
-        }
-        assert!(began.elapsed() < PATIENCE, "{groups:?} instead of {expected:?}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// What was read since the watcher began, but for its first walk: what it follows.
-fn hashed(watching: &Watching) -> u64 {
-    let told = watching.told();
-    told.iter().filter(|it| it["event"] == "followed").map(|it| it["hashed"].as_u64().unwrap()).sum()
-}
-
-fn root_status(sandbox: &Sandbox) -> Value {
-    let run = sandbox.run(["status", "--json"]).succeeds();
-    let status: Value = serde_json::from_str(&run.stdout()).unwrap();
-    status["roots"][0].clone()
 }
 
 #[test]
