@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod backend;
+mod catalog;
 mod files;
 mod following;
 mod history;
@@ -60,13 +61,16 @@ contract! {
         a_null_hash_matches_nothing
         groups_are_of_physical_files_and_reports_are_ordered
         a_report_is_the_same_before_and_after_its_groups_are_kept
+        what_was_just_written_can_be_answered
+        kept_figures_are_those_of_the_moment
+        a_directory_is_compared_whenever_something_in_it_has_to_be_done
+    }
+
+    catalog {
         removing_a_root_forgets_what_only_it_covered
         scans_are_history_and_dead_ones_are_marked
         volumes_and_mounts_are_remembered_by_host
         a_subtree_is_known_by_the_directories_at_and_below_it
-        what_was_just_written_can_be_answered
-        kept_figures_are_those_of_the_moment
-        a_directory_is_compared_whenever_something_in_it_has_to_be_done
     }
 
     following {
