@@ -21,6 +21,7 @@ pub mod lock;
 mod members;
 pub mod postgres;
 pub mod sqlite;
+mod touched;
 
 pub use error::IndexError;
 

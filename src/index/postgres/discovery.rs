@@ -15,8 +15,9 @@ use super::catalog::{
 };
 use super::convert::{column, count, volume_path};
 use super::scope::{ScopeArrays, with_scope};
-use super::touched::{KnownMove, Thinned, remove_absent, write_move};
+use super::touched::{remove_absent, write_move};
 use crate::index::convert::{Finished, RowState, inode_to_integer, to_count, to_integer, uncovered};
+use crate::index::touched::{KnownMove, Thinned, known_volume};
 use crate::index::{IndexError, Result, Written};
 use crate::model::digest::Fingerprint;
 use crate::model::listing::{Coverage, DirectoryId, Entry, Listing, Move};
@@ -24,7 +25,7 @@ use crate::model::path::VolumePath;
 use crate::model::pending::FileId;
 use crate::model::scan::{RootId, ScanCounts, ScanId};
 use crate::model::stamp::Nanos;
-use crate::model::volume::{Extent, MountedVolume, VolumeId, VolumeIdentity};
+use crate::model::volume::{Extent, VolumeId, VolumeIdentity};
 
 /// A directory that was only looked into keeps the generation of the scan that listed it. Of a directory that was
 /// there, only a fingerprint that is still the same stays.
@@ -120,16 +121,10 @@ pub(super) async fn write_moves(
     moves: &[Move],
 ) -> Result<()> {
     confirm_scan(connection, scan).await?;
-    for Move { volume, from, to, stamp } in moves {
-        let volume = known_volume(volumes, volume)?;
-        write_move(connection, scan, &KnownMove { volume, from, to, stamp: *stamp }).await?;
+    for moved in moves {
+        write_move(connection, scan, &KnownMove::of(moved, volumes)?).await?;
     }
     Ok(())
-}
-
-fn known_volume(volumes: &HashMap<VolumeIdentity, VolumeId>, volume: &MountedVolume) -> Result<VolumeId> {
-    let known = volumes.get(&volume.identity).copied();
-    known.ok_or_else(|| IndexError::Damaged("a volume was not registered".to_owned()))
 }
 
 /// Cuts listings into waves in which each directory stands once: one statement must not write a row
@@ -174,13 +169,8 @@ async fn write_wave(
         removed += remove_unlisted(connection, chunk).await?;
         write_fingerprints(connection, chunk).await?;
     }
-    let mut thinned = Vec::new();
-    for known in &known {
-        if let Some(absent) = known.listing.absent() {
-            let place = Extent { volume: known.volume, path: known.listing.directory.clone() };
-            thinned.push(Thinned { id: known.id, place, absent });
-        }
-    }
+    let thinned: Vec<Thinned<'_>> =
+        known.iter().filter_map(|it| Thinned::of(it.listing, it.id, it.volume)).collect();
     if !thinned.is_empty() {
         removed += remove_absent(connection, scan, &thinned).await?;
     }

@@ -7,25 +7,12 @@ use super::discovery::forget_unseen;
 use super::rot;
 use super::session::expect_whole_tables;
 use crate::index::convert::{below, inode_to_integer, stamp, to_integer};
+use crate::index::touched::{KnownMove, NEVER, OPERATION, Thinned};
 use crate::index::{IndexError, Result};
-use crate::model::listing::{Absent, DirectoryId, KnownName};
-use crate::model::path::VolumePath;
+use crate::model::listing::KnownName;
 use crate::model::scan::{RootId, ScanId};
 use crate::model::stamp::Stamp;
 use crate::model::volume::{Extent, VolumeId};
-
-/// What is being done, for errors.
-const OPERATION: &str = "write what was touched";
-
-/// Later than any: nothing in a directory that is gone was listed.
-const NEVER: ScanId = ScanId(i64::MAX);
-
-/// A directory some names of which are gone.
-pub(super) struct Thinned<'a> {
-    pub(super) id: DirectoryId,
-    pub(super) place: Extent,
-    pub(super) absent: &'a Absent,
-}
 
 const DELETE_FILES: &str = "
     delete from files f using unnest($1::bigint[], $2::bytea[]) v (directory_id, name)
@@ -65,14 +52,6 @@ pub(super) async fn remove_absent(
         removed += forget_unseen(connection, &extent, NEVER, root).await?;
     }
     Ok(removed)
-}
-
-/// Something that was renamed on a volume that has a row.
-pub(super) struct KnownMove<'a> {
-    pub(super) volume: VolumeId,
-    pub(super) from: &'a VolumePath,
-    pub(super) to: &'a VolumePath,
-    pub(super) stamp: Option<Stamp>,
 }
 
 const KNOWS_DIRECTORY: &str = "select exists (select 1 from directories where volume_id = $1 and path = $2)";

@@ -14,8 +14,9 @@ use super::catalog::{
     query_extents,
 };
 use super::convert::{column, volume_path};
-use super::touched::{KnownMove, Thinned, remove_absent, write_move};
+use super::touched::{remove_absent, write_move};
 use crate::index::convert::{Finished, RowState, below, inode_to_integer, to_integer, to_json, uncovered};
+use crate::index::touched::{KnownMove, Thinned, known_volume};
 use crate::index::{IndexError, Result, Written};
 use crate::model::digest::Fingerprint;
 use crate::model::listing::{Coverage, DirectoryId, Entry, Listing, Move};
@@ -23,7 +24,7 @@ use crate::model::path::VolumePath;
 use crate::model::pending::FileId;
 use crate::model::scan::{RootId, ScanCounts, ScanId};
 use crate::model::stamp::Nanos;
-use crate::model::volume::{Extent, MountedVolume, VolumeId, VolumeIdentity};
+use crate::model::volume::{Extent, VolumeId, VolumeIdentity};
 
 /// Work space of the writing connection. listed: names of directories in which some row is gone;
 /// gone: directories to be removed; unreadable: where nothing may be removed.
@@ -124,11 +125,11 @@ struct Found {
     is_listed_again: bool,
 }
 
-pub(super) async fn write_listings<'a>(
+pub(super) async fn write_listings(
     connection: &mut SqliteConnection,
     state: &mut DiscoveryState,
     scan: ScanId,
-    listings: &'a [Listing],
+    listings: &[Listing],
 ) -> Result<Written> {
     let known = write_directories(connection, &state.volumes, scan, listings).await?;
     let listed: Vec<DirectoryId> = known.iter().map(|known| known.id).collect();
@@ -148,11 +149,8 @@ pub(super) async fn write_listings<'a>(
     }
     if !selected.is_empty() {
         counts += write_together(connection, &selected, &mut firsts).await?;
-        let thinned = |known: &Known<'a>| {
-            let place = Extent { volume: known.volume, path: known.listing.directory.clone() };
-            known.listing.absent().map(|absent| Thinned { id: known.id, place, absent })
-        };
-        let thinned: Vec<_> = selected.iter().filter_map(thinned).collect();
+        let thinned = selected.iter().filter_map(|it| Thinned::of(it.listing, it.id, it.volume));
+        let thinned: Vec<_> = thinned.collect();
         counts.removed += remove_absent(connection, scan, &thinned).await?;
     }
     Ok(Written { counts, directories: listed.into_iter().zip(firsts).collect() })
@@ -165,16 +163,10 @@ pub(super) async fn write_moves(
     scan: ScanId,
     moves: &[Move],
 ) -> Result<()> {
-    for Move { volume, from, to, stamp } in moves {
-        let volume = known_volume(&state.volumes, volume)?;
-        write_move(connection, scan, &KnownMove { volume, from, to, stamp: *stamp }).await?;
+    for moved in moves {
+        write_move(connection, scan, &KnownMove::of(moved, &state.volumes)?).await?;
     }
     Ok(())
-}
-
-fn known_volume(volumes: &HashMap<VolumeIdentity, VolumeId>, volume: &MountedVolume) -> Result<VolumeId> {
-    let known = volumes.get(&volume.identity).copied();
-    known.ok_or_else(|| IndexError::Damaged("a volume was not registered".to_owned()))
 }
 
 /// Many directories at once.

@@ -10,25 +10,13 @@ use super::convert::{column, volume_path};
 use super::discovery::collect_gone;
 use super::rot;
 use crate::index::convert::{below, inode_to_integer, stamp, to_integer, to_json};
+use crate::index::touched::{KnownMove, NEVER, OPERATION, Thinned};
 use crate::index::{IndexError, Result};
-use crate::model::listing::{Absent, DirectoryId, KnownName};
+use crate::model::listing::KnownName;
 use crate::model::path::VolumePath;
 use crate::model::scan::{RootId, ScanId};
 use crate::model::stamp::Stamp;
 use crate::model::volume::{Extent, VolumeId};
-
-/// What is being done, for errors.
-const OPERATION: &str = "write what was touched";
-
-/// Later than any: nothing in a directory that is gone was listed.
-const NEVER: ScanId = ScanId(i64::MAX);
-
-/// A directory some names of which are gone.
-pub(super) struct Thinned<'a> {
-    pub(super) id: DirectoryId,
-    pub(super) place: Extent,
-    pub(super) absent: &'a Absent,
-}
 
 const DELETE_FILES: Bulk = Bulk {
     operation: OPERATION,
@@ -85,14 +73,6 @@ pub(super) async fn remove_absent(
     }
     removed += delete_collected(connection).await?;
     Ok(removed)
-}
-
-/// Something that was renamed on a volume that has a row.
-pub(super) struct KnownMove<'a> {
-    pub(super) volume: VolumeId,
-    pub(super) from: &'a VolumePath,
-    pub(super) to: &'a VolumePath,
-    pub(super) stamp: Option<Stamp>,
 }
 
 const KNOWS_DIRECTORY: &str = "select exists (select 1 from directories where volume_id = ? and path = ?)";
