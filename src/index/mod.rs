@@ -19,6 +19,7 @@ mod convert;
 pub mod error;
 pub mod lock;
 mod members;
+mod migrations;
 pub mod postgres;
 pub mod sqlite;
 mod touched;

@@ -59,14 +59,19 @@ fn a_scan_killed_at_any_moment_is_resumed_to_the_same_report() {
 fn an_interrupted_scan_says_how_to_go_on() {
     let sandbox = large_tree();
     let mut codes = Vec::new();
-    for (signal, delay) in [(Signal::INT, 20), (Signal::TERM, 60), (Signal::INT, 120)] {
+    for (signal, delay) in [(Signal::INT, 0), (Signal::TERM, 20), (Signal::INT, 80)] {
         sandbox.forget_index();
+        sandbox.run(["roots", "add", "-q", "tree"]).succeeds();
         let child = sandbox
             .command(["scan", "--threads", "1", "tree"])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        // Before there is a row of it, a signal just ends it.
+        while sandbox.sql("select count(*) from scans") == "0" {
+            std::thread::yield_now();
+        }
         std::thread::sleep(Duration::from_millis(delay));
         send(&child, signal);
         let run = Run::of(child.wait_with_output().unwrap());

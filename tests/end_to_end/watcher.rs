@@ -127,6 +127,15 @@ pub(crate) fn until_groups(sandbox: &Sandbox, expected: &[&[&str]]) {
     }
 }
 
+/// Waits until the index knows of so many files.
+pub(crate) fn until_files(sandbox: &Sandbox, expected: u64) {
+    let began = Instant::now();
+    while sandbox.report()["summary"]["files"] != expected {
+        assert!(began.elapsed() < PATIENCE, "{}", sandbox.report()["summary"]);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// What was read since the watcher began, but for its first walk: what it follows.
 pub(crate) fn hashed(watching: &Watching) -> u64 {
     let told = watching.told();

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use sqlx::migrate::{Migrate as _, MigrateError, Migrator};
+use sqlx::migrate::{Migrate as _, MigrateError};
 use sqlx::postgres::PgConnection;
 
 use super::lock::OnBusy;
-use super::{Check, FilesReader, Index, IndexError, PendingReader, ReportReader, Result, WorkMark, Writer};
+use super::{
+    Check, FilesReader, Index, IndexError, PendingReader, ReportReader, Result, WorkMark, Writer, migrations,
+};
 use crate::cancel::Cancel;
 use crate::index::convert::to_count;
 use crate::model::file::FilesFilter;
@@ -49,8 +51,6 @@ mod writer;
 
 use session::Session;
 pub use session::location;
-
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// The oldest release that its makers still mend (14 ended on 2026-11-12), see
 /// <https://www.postgresql.org/support/versioning/>.
@@ -130,7 +130,7 @@ impl PostgresIndex {
     async fn migrate(&self) -> Result<()> {
         let attempt = async || {
             let mut connection = self.session.acquire("open the index").await?;
-            match MIGRATIONS.run(&mut *connection).await {
+            match migrations::POSTGRES.run(&mut *connection).await {
                 Ok(()) => Ok(()),
                 Err(MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _)) => {
                     // It may still hold the lock; the connection ends, and the lock with it.
@@ -184,7 +184,7 @@ async fn schema_state(connection: &mut PgConnection, location: &str) -> Result<S
     if applied.is_empty() {
         return Ok(SchemaState::Missing);
     }
-    let known = MIGRATIONS.iter().map(|migration| (migration.version, &migration.checksum));
+    let known = migrations::POSTGRES.iter().map(|migration| (migration.version, &migration.checksum));
     let applied = applied.iter().map(|migration| (migration.version, &migration.checksum));
     Ok(if applied.eq(known) { SchemaState::Current } else { SchemaState::Other })
 }

@@ -9,12 +9,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use sqlx::migrate::{Migrate as _, Migrator};
+use sqlx::migrate::Migrate as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use super::lock::{OnBusy, WriteLock, lock_path};
-use super::{Check, FilesReader, Index, IndexError, PendingReader, ReportReader, Result, WorkMark, Writer};
+use super::{
+    Check, FilesReader, Index, IndexError, PendingReader, ReportReader, Result, WorkMark, Writer, migrations,
+};
 use crate::index::convert::to_count;
 use crate::model::file::FilesFilter;
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
@@ -45,8 +47,6 @@ mod watches;
 mod workers;
 mod write_back;
 mod writer;
-
-static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
 
 /// How long a statement waits for another connection's lock. Writers are kept apart by
 /// [`WriteLock`]; this covers the moments in which SQLite itself tidies up.
@@ -122,7 +122,7 @@ impl SqliteIndex {
         if !is_current {
             let _lock = WriteLock::acquire(&index.path, &index.on_busy).await?;
             let mut connection = index.connect().await?;
-            let migrated = MIGRATIONS.run(&mut connection).await;
+            let migrated = migrations::SQLITE.run(&mut connection).await;
             let closed = connection.close().await;
             migrated
                 .map_err(|source| IndexError::Schema { index: index.location(), source: source.into() })?;
@@ -174,7 +174,7 @@ async fn schema_state(connection: &mut SqliteConnection) -> sqlx::Result<SchemaS
     }
     let applied = connection.list_applied_migrations("_sqlx_migrations").await;
     let applied = applied.map_err(|error| sqlx::Error::Migrate(error.into()))?;
-    let known = MIGRATIONS.iter().map(|migration| (migration.version, &migration.checksum));
+    let known = migrations::SQLITE.iter().map(|migration| (migration.version, &migration.checksum));
     let applied = applied.iter().map(|migration| (migration.version, &migration.checksum));
     Ok(if applied.eq(known) { SchemaState::Current } else { SchemaState::Other })
 }
@@ -352,7 +352,7 @@ impl Index for SqliteIndex {
 
 #[cfg(test)]
 mod tests {
-    use sqlx::migrate::Migration;
+    use sqlx::migrate::{Migration, Migrator};
 
     use super::*;
 
@@ -362,7 +362,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("index.db");
         let old = SqliteIndex { path: path.clone(), on_busy: OnBusy::Fail };
-        let before: Vec<Migration> = MIGRATIONS.iter().filter(|it| it.version < 4).cloned().collect();
+        let before: Vec<Migration> = migrations::SQLITE.iter().filter(|it| it.version < 4).cloned().collect();
         let mut connection = old.connect().await.unwrap();
         Migrator { migrations: before.into(), ..Migrator::DEFAULT }.run(&mut connection).await.unwrap();
         let rows = "
