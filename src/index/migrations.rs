@@ -49,7 +49,8 @@ mod tests {
     fn no_file_is_forgotten_and_each_has_its_number() {
         for (directory, files) in [("sqlite", SQLITE_FILES), ("postgres", POSTGRES_FILES)] {
             let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(directory);
-            let name = |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().file_name();
+            let name =
+                |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
             let mut found: Vec<_> = std::fs::read_dir(directory).unwrap().map(name).collect();
             found.sort();
             let known: Vec<_> =

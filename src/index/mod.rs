@@ -330,6 +330,10 @@ pub trait Writer {
     /// Notes what the whole index held when these scans ended.
     async fn note_figures(&mut self, scans: &[ScanId], figures: &Summary) -> Result<()>;
 
+    /// Prepares for small scopes, each of a few files among many: what a watcher does when it is quiet. Those who write
+    /// much may undo it.
+    async fn expect_small_scopes(&mut self) -> Result<()>;
+
     /// Prepares what was written for reports, and counts it: what a run does once, when it has written its last hash.
     async fn settle(&mut self) -> Result<Summary>;
 

@@ -104,6 +104,7 @@ impl Scanner {
     /// Prepares the index for reports after something was followed, and notes in the open rows what it holds.
     pub async fn settle(&self, journal: &Journal) -> Result<(), ScanError> {
         let mut run = self.begin("watch").await?;
+        run.writer.expect_small_scopes().await?;
         let figures = run.writer.settle().await?;
         let scans: Vec<ScanId> = journal.0.values().map(|entry| entry.scan).collect();
         run.writer.note_figures(&scans, &figures).await?;

@@ -167,6 +167,8 @@ impl Keeper {
             } else {
                 if !std::mem::replace(&mut is_ready, true) {
                     self.tell(&Told::Ready);
+                    // What is touched from now on is found among many files.
+                    self.unsettled = Some(Instant::now());
                 }
                 self.wait().await;
                 Ok(())

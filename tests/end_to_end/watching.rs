@@ -128,7 +128,7 @@ fn what_is_renamed_is_not_read_again() {
         std::thread::sleep(Duration::from_millis(20));
     }
     // Its rows have moved, but it may not be followed at its new place yet: where this is found, it is.
-    sandbox.write("elsewhere/c/found", "by its walk");
+    sandbox.write("elsewhere/c/found", "by its walk, and of a size of its own");
     until_files(&sandbox, 42);
     std::fs::rename(at("a/7"), at("a/seven")).unwrap();
     std::fs::rename(at("a/8"), at("new/eight")).unwrap();

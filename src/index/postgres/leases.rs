@@ -22,7 +22,8 @@ use tokio::sync::Notify;
 use super::changes::kept_figures;
 use super::convert::{column, count, volume_path};
 use super::scope::{RuleArrays, ScopeArrays};
-use super::session::{Session, expect_whole_tables};
+use super::selection::Search;
+use super::session::{Session, expect_any_plan, expect_whole_tables};
 use super::workers::IS_ALIVE;
 use super::{catalog, selection};
 use crate::index::convert::{Jobs, PendingRow, stamp, to_integer};
@@ -305,21 +306,18 @@ impl LeaseReader {
             let some_are_never_read = rules.have(HashPolicy::None);
             let policy = if self.stage == Stage::Everything { HashPolicy::All } else { HashPolicy::None };
             let arrays = RuleArrays::new(&rules, &[policy]);
-            expect_whole_tables(connection, operation).await?;
+            let search = Search::of(connection, self.stage, &scope).await?;
+            match search {
+                Search::All | Search::Unread => expect_whole_tables(connection, operation).await?,
+                Search::Near => expect_any_plan(connection, operation).await?,
+            }
             let mut statement = scope
-                .query(selection::of_stage(self.stage, some_are_never_read))
+                .query(selection::of_stage(self.stage, search, some_are_never_read))
                 .bind(stage)
                 .bind(LEASE_FILES)
                 .bind(BYTES_LIKE_A_FILE)
                 .bind(to_integer(SMALL_FILE))
                 .bind(to_integer(SAMPLE_BYTES));
-            if self.stage == Stage::Size {
-                let most: bool = sqlx::query_scalar(selection::MOST_HAVE_NO_HASH)
-                    .fetch_one(&mut *connection)
-                    .await
-                    .map_err(failed())?;
-                statement = statement.bind(most);
-            }
             if self.stage == Stage::Everything || some_are_never_read {
                 statement = arrays.bind_to(statement);
             }

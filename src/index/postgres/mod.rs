@@ -36,6 +36,7 @@ mod discovery;
 mod files;
 mod history;
 mod leases;
+mod lookups;
 mod report;
 mod rereading;
 mod rot;

@@ -1,8 +1,10 @@
 //! Subtrees as parameters of a statement.
 
+use std::borrow::Cow;
+
 use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::query::Query;
-use sqlx::{Postgres, query};
+use sqlx::{AssertSqlSafe, Postgres, query};
 
 use super::convert::column;
 use crate::index::convert::below;
@@ -131,8 +133,8 @@ impl ScopeArrays {
 
     /// A query whose text begins with `with_scope!`, its first four parameters bound. It is planned for its
     /// parameters, each time: one directory and a million are not read in the same way.
-    pub(super) fn query<'q>(&'q self, text: &'static str) -> Query<'q, Postgres, PgArguments> {
-        self.bind_to(query(text).persistent(false))
+    pub(super) fn query(&self, text: impl Into<Cow<'static, str>>) -> Query<'_, Postgres, PgArguments> {
+        self.bind_to(query(AssertSqlSafe(text.into().into_owned())).persistent(false))
     }
 
     /// Binds the four arrays as the next parameters.

@@ -1,6 +1,11 @@
 //! The statements that choose what is to be read, and cut it into leases.
 
-use super::scope::{governed, read_files, with_scope};
+use sqlx::postgres::PgConnection;
+
+use super::convert::column;
+use super::lookups;
+use super::scope::{ScopeArrays, governed, read_files, with_scope};
+use crate::index::{IndexError, Result};
 use crate::model::pending::Stage;
 
 /// True of a file `f` unless it is rotten: no scan reads it then. Those that are have a problem.
@@ -10,13 +15,68 @@ macro_rules! not_rotten {
     };
 }
 
+/// The rules about hashing, whose five parameters come last.
+const RULES: &str = concat!(governed!(10, 11, 12, 13, 14), ",");
+
+/// A scope is looked up size by size if the table holds so many times its files; else it is read as it lies.
+const NEAR_SHARE: i64 = 16;
+
+/// How the files of a size are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Search {
+    /// All sizes are compared: most have to be.
+    All,
+    /// Those of files without hash are: these are few.
+    Unread,
+    /// Those of files without hash in the scope are looked up: it is a small part of the table.
+    Near,
+}
+
+/// Whether a scope holds so many files.
+const HAS_MORE_THAN: &str = with_scope!(
+    " select count(*) = $5::bigint from (
+          select 1 from files where directory_id in (select id from scope) limit $5::bigint) counted"
+);
+
+const MOST_HAVE_NO_HASH: &str = "
+    select count(*) filter (where hash is null and sample is null) * 2 > count(*) from files";
+
+impl Search {
+    /// The fastest for a scope.
+    pub(super) async fn of(connection: &mut PgConnection, stage: Stage, scope: &ScopeArrays) -> Result<Self> {
+        let failed = || IndexError::during("select what is to be read");
+        if let Some(files) = lookups::files_by_size(connection).await? {
+            let few = (files / NEAR_SHARE).max(1);
+            let has_more = scope.query(HAS_MORE_THAN).bind(few).fetch_one(&mut *connection).await;
+            if !column::<bool>(&has_more.map_err(failed())?, 0)? {
+                return Ok(Self::Near);
+            }
+        }
+        // Which of the others is taken matters to sizes only.
+        let most = stage == Stage::Size
+            && sqlx::query_scalar(MOST_HAVE_NO_HASH).fetch_one(connection).await.map_err(failed())?;
+        Ok(if most { Self::All } else { Self::Unread })
+    }
+}
+
+/// The statement of a stage, without its scope's parameters at the beginning and those of rules at the end. It returns
+/// the leases that hold what is to be read, new ones and others.
+///
 /// The one ordered aggregate keeps the server from grouping in a hash table, which would hold all arrays in
 /// memory at once; the rows come in order already, so that the others need not sort again.
 /// Parameters: $5 stage, $6 files in a lease, $7 bytes that count like a file, $8 size above which files are sampled,
-/// $9 what a sample reads.
-macro_rules! select_leases {
-    ($pending:expr) => {
-        with_scope!($pending, ",
+/// $9 what a sample reads, $10 to $14 the rules, if any.
+pub(super) fn of_stage(stage: Stage, search: Search, some_are_never_read: bool) -> String {
+    let (rules, files) = if some_are_never_read { (RULES, read_files!()) } else { ("", "files") };
+    let pending = match stage {
+        Stage::Everything => format!("{RULES} {EVERYTHING}"),
+        Stage::Size => format!("{rules} {}", by_size(search, files)),
+        Stage::Sample => format!("{rules} {}", by_sample(search, files)),
+    };
+    format!(
+        concat!(
+            with_scope!(""),
+            ", {pending},
             leased (lease, stage, directory_id, name) as materialized (
                 select l.id, l.stage, u.directory_id, u.name
                 from leases l, unnest(l.directories, l.names) u (directory_id, name)),
@@ -43,102 +103,82 @@ macro_rules! select_leases {
             select id, volume_id, files, bytes, true as is_new from made
             union all
             select lease, volume_id, count(*), sum(size)::bigint, false from held group by lease, volume_id
-            order by id")
-    };
+            order by id"
+        ),
+        pending = pending
+    )
 }
 
-/// Sizes that two physical files share, one of them in the scope, and the files of these sizes that
-/// nothing is known of; also files that could not be read before. $10: true to compare all sizes, false to
-/// compare only those of files without hash, which is faster if these are few. `$rules`: tables to begin with;
-/// `$files`: where the files are.
-macro_rules! select_by_size {
-    ($rules:expr, $files:expr) => {
-        select_leases!(concat!(
-            $rules,
-            ", null_size (size) as materialized (
-                select distinct size from ",
-            $files,
-            " f
-                where not $10::bool and hash is null and sample is null),
-            candidate (size) as materialized (
-                select size from ",
-            $files,
-            " f
-                where $10::bool or size in (select size from null_size)
-                group by size
-                having (min(inode) <> max(inode) or min(volume_id) <> max(volume_id))
-                   and bool_or(directory_id in (select id from scope))),
-            pending as materialized (
-                select volume_id, inode, directory_id, name, size, mtime_ns, ctime_ns, true as is_unknown
-                from ",
-            $files,
-            " f
-                where hash is null and sample is null and ",
-            not_rotten!(),
-            "
-                  and (size in (select size from candidate)
-                       or (problem is not null and directory_id in (select id from scope))))"
-        ))
+/// Sizes that two physical files share, one of them in the scope, and the files of these sizes that nothing is known
+/// of; also files that could not be read before.
+fn by_size(search: Search, files: &str) -> String {
+    let sizes = |sizes: &str| {
+        format!("null_size (size) as materialized (select distinct size from {files} f where {sizes}),")
     };
+    let (null_size, compared) = match search {
+        Search::All => (String::new(), ""),
+        Search::Unread => (sizes("hash is null and sample is null"), " natural join null_size"),
+        Search::Near => (
+            sizes("directory_id in (select id from scope) and hash is null and sample is null"),
+            " natural join null_size",
+        ),
+    };
+    format!(
+        "{null_size}
+        candidate (size) as materialized (
+            select size from {files} f {compared}
+            group by size
+            having (min(inode) <> max(inode) or min(volume_id) <> max(volume_id))
+               and bool_or(directory_id in (select id from scope))),
+        pending as materialized (
+            select volume_id, inode, directory_id, name, size, mtime_ns, ctime_ns, true as is_unknown
+            from {files} f {compared}
+            where hash is null and sample is null and {not_rotten}
+              and (size in (select size from candidate)
+                   or (problem is not null and directory_id in (select id from scope))))",
+        not_rotten = not_rotten!()
+    )
 }
 
-macro_rules! select_by_sample {
-    ($rules:expr, $files:expr) => {
-        select_leases!(concat!(
-            $rules,
-            ", candidate (size, sample) as materialized (
-                select size, sample from ", $files, " f
-                where sample is not null
-                group by size, sample
-                having (min(inode) <> max(inode) or min(volume_id) <> max(volume_id))
-                   and bool_or(directory_id in (select id from scope))
-                   and bool_or(hash is null)),
-            pending as materialized (
-                select f.volume_id, f.inode, f.directory_id, f.name, f.size, f.mtime_ns, f.ctime_ns, false as is_unknown
-                from ", $files, " f join candidate c on c.size = f.size and c.sample = f.sample
-                where f.hash is null and ", not_rotten!(), ")"
-        ))
+/// Sizes and samples that two physical files share, one of them in the scope, and the files that have them and no hash.
+fn by_sample(search: Search, files: &str) -> String {
+    let (null_size, compared) = match search {
+        Search::All | Search::Unread => (String::new(), ""),
+        Search::Near => (
+            format!(
+                "null_size (size) as materialized (
+                    select distinct size from {files} f
+                    where directory_id in (select id from scope) and hash is null and sample is not null),"
+            ),
+            "natural join null_size",
+        ),
     };
+    format!(
+        "{null_size}
+        candidate (size, sample) as materialized (
+            select size, sample from {files} f {compared}
+            where sample is not null
+            group by size, sample
+            having (min(inode) <> max(inode) or min(volume_id) <> max(volume_id))
+               and bool_or(directory_id in (select id from scope))
+               and bool_or(hash is null)),
+        pending as materialized (
+            select f.volume_id, f.inode, f.directory_id, f.name, f.size, f.mtime_ns, f.ctime_ns, false as is_unknown
+            from {files} f join candidate c on c.size = f.size and c.sample = f.sample
+            where f.hash is null and {not_rotten})",
+        not_rotten = not_rotten!()
+    )
 }
 
-const SELECT_BY_SIZE: &str = select_by_size!("", "files");
-
-const SELECT_BY_SAMPLE: &str = select_by_sample!("", "files");
-
-/// $11 to $15: the rules.
-const SELECT_READ_BY_SIZE: &str =
-    select_by_size!(concat!(", ", governed!(11, 12, 13, 14, 15)), read_files!());
-
-/// $10 to $14: the rules.
-const SELECT_READ_BY_SAMPLE: &str =
-    select_by_sample!(concat!(", ", governed!(10, 11, 12, 13, 14)), read_files!());
-
-/// $10 to $14: the rules.
-const SELECT_EVERYTHING: &str = select_leases!(concat!(
-    ", ",
-    governed!(10, 11, 12, 13, 14),
-    ", pending as materialized (
+/// Every file without hash below roots with hash all.
+const EVERYTHING: &str = concat!(
+    "pending as materialized (
         select volume_id, inode, directory_id, name, size, mtime_ns, ctime_ns, sample is null as is_unknown from files f
         where hash is null and directory_id in (select id from scope) and ",
     not_rotten!(),
     "
           and exists (select 1 from governed g where g.id = f.directory_id and g.policy = 'all'))"
-));
-
-/// The statement of a stage. By size it takes one parameter more ($10 above); with rules their five come last.
-pub(super) fn of_stage(stage: Stage, some_are_never_read: bool) -> &'static str {
-    match (stage, some_are_never_read) {
-        (Stage::Everything, _) => SELECT_EVERYTHING,
-        (Stage::Size, false) => SELECT_BY_SIZE,
-        (Stage::Size, true) => SELECT_READ_BY_SIZE,
-        (Stage::Sample, false) => SELECT_BY_SAMPLE,
-        (Stage::Sample, true) => SELECT_READ_BY_SAMPLE,
-    }
-}
-
-/// Whether all sizes are compared.
-pub(super) const MOST_HAVE_NO_HASH: &str = "
-    select count(*) filter (where hash is null and sample is null) * 2 > count(*) from files";
+);
 
 /// What is left to be read of a lease. $2 and $3: whether files with a sample, and without, are.
 macro_rules! left_of_lease {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions, Postgres};
@@ -51,6 +52,30 @@ fn each_connection(patience: Duration) -> String {
 const WHOLE_TABLES: &str = "
     set local enable_hashjoin = on; set local enable_mergejoin = on; set local enable_nestloop = off;
     set local work_mem = '64MB'";
+
+/// For one transaction: how it is best done depends on what is there, and the planner has the figures to know.
+const ANY_PLAN: &str =
+    "set local enable_hashjoin = on; set local enable_mergejoin = on; set local work_mem = '64MB'";
+
+/// What is said in a transaction. There are many kinds, and the code around them is compiled once for all.
+#[async_trait(?Send)]
+trait Work {
+    async fn say(&mut self, connection: &mut PgConnection) -> Result<()>;
+}
+
+/// Something to say, and what the last attempt gave.
+struct Kept<F, T> {
+    work: F,
+    value: Option<T>,
+}
+
+#[async_trait(?Send)]
+impl<T, F: AsyncFnMut(&mut PgConnection) -> Result<T>> Work for Kept<F, T> {
+    async fn say(&mut self, connection: &mut PgConnection) -> Result<()> {
+        self.value = Some((self.work)(connection).await?);
+        Ok(())
+    }
+}
 
 /// The connections of a process. Clones share them.
 #[derive(Debug, Clone)]
@@ -137,9 +162,15 @@ impl Session {
     pub(super) async fn transaction<T>(
         &self,
         operation: &'static str,
-        mut work: impl AsyncFnMut(&mut PgConnection) -> Result<T>,
+        work: impl AsyncFnMut(&mut PgConnection) -> Result<T>,
     ) -> Result<T> {
-        self.patiently(async || self.attempt(operation, &mut work).await).await
+        let mut work = Kept { work, value: None };
+        self.repeat(operation, &mut work).await?;
+        Ok(work.value.expect("what succeeded has a value"))
+    }
+
+    async fn repeat(&self, operation: &'static str, work: &mut dyn Work) -> Result<()> {
+        self.patiently(async || self.attempt(operation, work).await).await
     }
 
     /// Tries something until it succeeds, fails for good, or the user's patience is over.
@@ -160,20 +191,15 @@ impl Session {
         }
     }
 
-    async fn attempt<T>(
-        &self,
-        operation: &'static str,
-        work: &mut impl AsyncFnMut(&mut PgConnection) -> Result<T>,
-    ) -> Result<T> {
+    async fn attempt(&self, operation: &'static str, work: &mut dyn Work) -> Result<()> {
         let mut connection = self.acquire(operation).await?;
         let said = async {
             let mut transaction =
                 connection.begin().await.map_err(|source| self.explain(operation, source))?;
-            let value = work(&mut transaction).await?;
-            transaction.commit().await.map_err(|source| self.explain(operation, source))?;
-            Ok(value)
+            work.say(&mut transaction).await?;
+            transaction.commit().await.map_err(|source| self.explain(operation, source))
         };
-        let result: Result<T> = tokio::select! {
+        let result = tokio::select! {
             result = said => result,
             () = self.silence.notified() => Err(IndexError::CutOff),
         };
@@ -217,6 +243,11 @@ pub(super) async fn expect_whole_tables(
     operation: &'static str,
 ) -> Result<()> {
     connection.execute(WHOLE_TABLES).await.map(drop).map_err(IndexError::during(operation))
+}
+
+/// Lets the planner choose how a transaction reads the tables.
+pub(super) async fn expect_any_plan(connection: &mut PgConnection, operation: &'static str) -> Result<()> {
+    connection.execute(ANY_PLAN).await.map(drop).map_err(IndexError::during(operation))
 }
 
 fn is_answer(error: &sqlx::Error) -> bool {

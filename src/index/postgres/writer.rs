@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::leases::{Held, LeaseReader};
 use super::session::Session;
 use super::workers::Heartbeat;
-use super::{catalog, changes, discovery, leases, rot, summary, watches, workers, write_back};
+use super::{catalog, changes, discovery, leases, lookups, rot, summary, watches, workers, write_back};
 use crate::index::{IndexError, PendingReader, Result, Writer, Written, convert};
 use crate::model::group::Summary;
 use crate::model::listing::{Listing, Move};
@@ -356,6 +356,14 @@ impl Writer for PostgresWriter {
         let note =
             async |connection: &mut PgConnection| catalog::note_figures(connection, scans, figures).await;
         self.session.transaction("note the figures", note).await
+    }
+
+    async fn expect_small_scopes(&mut self) -> Result<()> {
+        match lookups::make(&self.session).await {
+            // It is found without, too; the user may not be allowed to make it, or there may be no room for it.
+            Err(IndexError::Database { .. }) => Ok(()),
+            made => made,
+        }
     }
 
     async fn settle(&mut self) -> Result<Summary> {

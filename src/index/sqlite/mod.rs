@@ -36,11 +36,12 @@ mod convert;
 mod discovery;
 mod files;
 mod history;
+mod lookups;
 mod pending;
 mod report;
 mod rot;
 mod scope;
-mod settle;
+mod selection;
 mod summary;
 mod touched;
 mod watches;
@@ -145,6 +146,15 @@ impl SqliteIndex {
             .row_buffer_size(ROWS_AHEAD)
             .disable_statement_logging();
         options.connect().await.map_err(IndexError::opening(&self.path))
+    }
+
+    /// Moves what is committed from the write-ahead log into the file. Others read and write meanwhile.
+    async fn empty_log(&self) -> Result<()> {
+        let failed = || IndexError::during("move the log into the index");
+        let mut connection = self.connect().await?;
+        let moved = sqlx::query("pragma wal_checkpoint(passive)").execute(&mut connection).await;
+        moved.map_err(failed())?;
+        connection.close().await.map_err(failed())
     }
 
     /// A connection that sees one moment of the index until it is closed.

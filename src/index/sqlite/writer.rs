@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
 
-use super::settle::{HashIndex, empty_log};
+use super::lookups::{HASHES, LookUp, SIZES};
 use super::{SqliteIndex, catalog, discovery, pending, rot, summary, watches, workers, write_back};
 use crate::index::convert;
 use crate::index::lock::WriteLock;
@@ -36,7 +36,8 @@ pub(super) struct SqliteWriter {
     participant: Participant,
     pace: Pace,
     state: discovery::DiscoveryState,
-    hash_index: HashIndex,
+    hashes: LookUp,
+    sizes: LookUp,
     in_transaction: bool,
     // Last, so that it is given back after the connection is closed.
     _lock: WriteLock,
@@ -52,7 +53,8 @@ impl SqliteWriter {
         let mut connection = index.connect().await?;
         let result = sqlx::raw_sql(discovery::TEMPORARY_TABLES).execute(&mut connection).await;
         result.map_err(IndexError::during("prepare to write"))?;
-        let hash_index = HashIndex::look(&mut connection).await?;
+        let hashes = LookUp::look(&HASHES, &mut connection).await?;
+        let sizes = LookUp::look(&SIZES, &mut connection).await?;
         let mut writer = Self {
             index,
             connection,
@@ -60,7 +62,8 @@ impl SqliteWriter {
             participant: participant.clone(),
             pace: Pace::start(&participant.progress),
             state: discovery::DiscoveryState::default(),
-            hash_index,
+            hashes,
+            sizes,
             in_transaction: false,
             _lock: lock,
         };
@@ -85,7 +88,7 @@ impl SqliteWriter {
     async fn expect_hashes(&mut self, hashes: usize) -> Result<()> {
         self.transaction().await?;
         summary::forget_figures(&mut self.connection).await?;
-        self.hash_index.expect(&mut self.connection, hashes).await
+        self.hashes.expect(&mut self.connection, hashes as u64).await
     }
 }
 
@@ -178,6 +181,8 @@ impl Writer for SqliteWriter {
             discovery::write_listings(&mut self.connection, &mut self.state, scan, listings).await?;
         if written.counts.have_changes() || listings.iter().any(Listing::is_unreadable) {
             summary::forget_figures(&mut self.connection).await?;
+            let ScanCounts { added, updated, removed, .. } = written.counts;
+            self.sizes.expect(&mut self.connection, added + updated + removed).await?;
         }
         Ok(written)
     }
@@ -267,14 +272,20 @@ impl Writer for SqliteWriter {
         catalog::note_figures(self.transaction().await?, scans, figures).await
     }
 
+    async fn expect_small_scopes(&mut self) -> Result<()> {
+        self.transaction().await?;
+        self.sizes.make(&mut self.connection).await?;
+        self.commit().await
+    }
+
     async fn settle(&mut self) -> Result<Summary> {
         self.commit().await?;
         self.transaction().await?;
         // They do not wait for each other, and one alone leaves a core idle.
-        let (made, moved) = tokio::join!(self.hash_index.make(&mut self.connection), empty_log(&self.index));
+        let (made, moved) = tokio::join!(self.hashes.make(&mut self.connection), self.index.empty_log());
         made.and(moved)?;
         self.commit().await?;
-        let (summary, moved) = tokio::join!(summary::keep(&self.index), empty_log(&self.index));
+        let (summary, moved) = tokio::join!(summary::keep(&self.index), self.index.empty_log());
         moved.and(summary)
     }
 
