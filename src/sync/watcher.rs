@@ -4,7 +4,7 @@
 //! over is not watched, and nothing falls between listing and watching. Our own reading makes no events: only changes
 //! are asked for, not what is opened or read.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Bound;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
@@ -54,6 +54,8 @@ struct State {
     roots: BTreeMap<RootId, WatchedRoot>,
     /// The directories that are followed.
     followed: BTreeSet<PathBuf>,
+    /// Those that were until something was moved: by their names, the system may still follow what was there.
+    stale: BTreeSet<PathBuf>,
     /// Devices whose file systems send no events, and their kinds.
     silent_devices: HashMap<u64, Option<String>>,
     /// The files of the index, which change whenever we write.
@@ -80,6 +82,7 @@ impl Watcher {
             debouncer: Debouncer::new(quiet),
             roots: BTreeMap::new(),
             followed: BTreeSet::new(),
+            stale: BTreeSet::new(),
             silent_devices: HashMap::new(),
             own_files,
         }));
@@ -129,10 +132,12 @@ impl Watcher {
     pub(super) fn begin_walk(&self, root: RootId) {
         let mut state = self.state();
         state.debouncer.forget(root);
-        if let Some(root) = state.roots.get_mut(&root) {
-            root.is_settled = false;
-            root.lost = None;
-        }
+        let Some(root) = state.roots.get_mut(&root) else { return };
+        root.is_settled = false;
+        root.lost = None;
+        let path = root.path.clone();
+        drop(state);
+        self.forget_stale(&path);
     }
 
     /// After a walk that reached its end.
@@ -166,7 +171,7 @@ impl Watcher {
 
     /// Directories that are followed below a path.
     pub(super) fn followed_below(&self, path: &Path) -> usize {
-        self.state().below(path).count()
+        below(&self.state().followed, path).count()
     }
 
     /// Ends when something was touched; at once if something was since the last time.
@@ -191,18 +196,27 @@ impl Watcher {
 
     /// Does not follow anything from a directory on any more.
     fn unfollow(&self, path: &Path) {
-        let followed: Vec<PathBuf> = {
-            let mut state = self.state();
-            let followed: Vec<PathBuf> = state.below(path).cloned().collect();
-            for path in &followed {
-                state.followed.remove(path);
-            }
-            followed
-        };
+        let followed = take_below(&mut self.state().followed, path);
         if let Ok(system) = locked(&self.0.system).as_mut() {
             for path in followed {
                 // What is gone is not followed any more, either.
                 let _ = system.unwatch(&path);
+            }
+        }
+        self.forget_stale(path);
+    }
+
+    /// Has the system follow nothing by names from a directory on that are not followed. It drops most of them itself.
+    fn forget_stale(&self, path: &Path) {
+        let stale = take_below(&mut self.state().stale, path);
+        if stale.is_empty() {
+            return;
+        }
+        if let Ok(system) = locked(&self.0.system).as_mut() {
+            let held = system.watched_paths().unwrap_or_default();
+            let held: HashSet<PathBuf> = held.into_iter().map(|(path, _)| path).collect();
+            for path in stale.iter().filter(|path| held.contains(*path)) {
+                let _ = system.unwatch(path);
             }
         }
     }
@@ -229,6 +243,21 @@ impl Watcher {
     }
 }
 
+/// Paths from one on. Those of a set are in the order of their components, so they stand together.
+fn below<'a>(paths: &'a BTreeSet<PathBuf>, top: &Path) -> impl Iterator<Item = &'a PathBuf> + use<'a> {
+    let from = paths.range::<Path, _>((Bound::Included(top), Bound::Unbounded));
+    let top = top.to_path_buf();
+    from.take_while(move |path| path.starts_with(&top))
+}
+
+fn take_below(paths: &mut BTreeSet<PathBuf>, top: &Path) -> Vec<PathBuf> {
+    let taken: Vec<PathBuf> = below(paths, top).cloned().collect();
+    for path in &taken {
+        paths.remove(path);
+    }
+    taken
+}
+
 /// File systems that others change without this host being told, or that tell nothing at all.
 fn is_silent(kind: &str) -> bool {
     const SILENT: [&str; 12] = [
@@ -250,6 +279,7 @@ fn is_silent(kind: &str) -> bool {
 
 impl Follower for Watcher {
     fn enter(&self, directory: &Path, device: u64) {
+        let is_stale;
         {
             let mut state = self.state();
             let root = state.root_of(directory).and_then(|id| state.roots.get(&id));
@@ -257,13 +287,20 @@ impl Follower for Watcher {
                 return;
             }
             state.followed.insert(directory.to_path_buf());
+            is_stale = state.stale.remove(directory);
         }
         if let Some(kind) = self.silent_kind(device) {
             return self.refuse(directory, format!("{kind} sends no events"));
         }
         // Not while the state is locked: the system's thread may be waiting for it.
         let watched = match locked(&self.0.system).as_mut() {
-            Ok(system) => system.watch(directory, RecursiveMode::NonRecursive),
+            Ok(system) => {
+                if is_stale {
+                    // Asked to follow a name that it has, the system does nothing, whatever is there now.
+                    let _ = system.unwatch(directory);
+                }
+                system.watch(directory, RecursiveMode::NonRecursive)
+            }
             Err(_) => return,
         };
         let Err(error) = watched else { return };
@@ -296,13 +333,6 @@ impl State {
         around.max_by_key(|(_, root)| root.path.as_os_str().len()).map(|(id, _)| *id)
     }
 
-    /// Directories that are followed, from a path on.
-    fn below<'a>(&'a self, path: &Path) -> impl Iterator<Item = &'a PathBuf> + use<'a> {
-        let top = path.to_path_buf();
-        let from = self.followed.range::<Path, _>((Bound::Included(path), Bound::Unbounded));
-        from.take_while(move |path| path.starts_with(&top))
-    }
-
     fn hear(&mut self, event: notify::Result<Event>, now: Instant) {
         let event = match event {
             Ok(event) if event.need_rescan() => {
@@ -332,7 +362,12 @@ impl State {
                     self.note_move(from, to);
                 }
             }
-            EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => {
+            EventKind::Remove(_) => {
+                // The system follows nothing that is no more.
+                take_below(&mut self.followed, path);
+                self.touch(path, Change::Gone, now);
+            }
+            EventKind::Modify(ModifyKind::Name(_)) => {
                 self.forget_followed(path);
                 self.touch(path, Change::Gone, now);
             }
@@ -343,10 +378,7 @@ impl State {
     /// What was removed or moved away is not followed any more, and what is new at its place is not yet: a directory
     /// that nobody follows is walked wholly, whatever was thought to be below it.
     fn forget_followed(&mut self, path: &Path) {
-        let gone: Vec<PathBuf> = self.below(path).cloned().collect();
-        for path in gone {
-            self.followed.remove(&path);
-        }
+        self.stale.extend(take_below(&mut self.followed, path));
     }
 
     fn touch(&mut self, path: &Path, change: Change, now: Instant) {
