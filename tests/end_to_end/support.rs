@@ -230,11 +230,11 @@ pub(crate) fn names_of_groups(report: &Value, below: &Path) -> Vec<Vec<OsString>
         let mut names = Vec::new();
         for file in group["files"].as_array().unwrap() {
             let mut odd_links = file["hard_links_base64"].as_array().into_iter().flatten();
-            names.push(path_of(&file["path"], &file["path_base64"]));
+            names.push(path_of(file));
             for link in file["hard_links"].as_array().unwrap() {
                 let is_odd = link.as_str().unwrap().contains('\u{fffd}');
                 let encoded = if is_odd { odd_links.next().unwrap_or(&Value::Null) } else { &Value::Null };
-                names.push(path_of(link, encoded));
+                names.push(decoded_path(link, encoded));
             }
         }
         let below = |path: PathBuf| path.strip_prefix(below).unwrap_or(&path).as_os_str().to_owned();
@@ -246,7 +246,12 @@ pub(crate) fn names_of_groups(report: &Value, below: &Path) -> Vec<Vec<OsString>
     groups
 }
 
-fn path_of(path: &Value, encoded: &Value) -> PathBuf {
+/// The path of a file in a document.
+pub(crate) fn path_of(file: &Value) -> PathBuf {
+    decoded_path(&file["path"], &file["path_base64"])
+}
+
+fn decoded_path(path: &Value, encoded: &Value) -> PathBuf {
     use base64::Engine as _;
     match encoded.as_str() {
         Some(encoded) => {

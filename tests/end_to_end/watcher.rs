@@ -1,6 +1,8 @@
 //! A `dupfind watch` at work, and what is expected of its index.
 
+use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::support::{Sandbox, names_of_groups};
+use super::support::{Sandbox, names_of_groups, path_of};
 use super::tree::groups_of_equal_files;
 
 /// Nothing takes longer than this, on a busy machine either.
@@ -83,17 +85,34 @@ pub(crate) fn difference(sandbox: &Sandbox) -> Option<String> {
     if report["complete"] != true {
         return Some(format!("not complete: {}", report["summary"]));
     }
-    let files = count_files(&sandbox.tree());
-    (report["summary"]["files"] != files)
-        .then(|| format!("{} instead of {files} files", report["summary"]["files"]))
+    let (known, files) = (known_files(sandbox), files_below(&sandbox.tree()));
+    (known != files).then(|| format!("files: {known:#?}\nexpected: {files:#?}"))
 }
 
-pub(crate) fn count_files(directory: &Path) -> u64 {
-    let mut files = 0;
+/// Names with sizes and inodes.
+type Files = BTreeMap<PathBuf, (u64, u64)>;
+
+/// What the index knows below the tree.
+fn known_files(sandbox: &Sandbox) -> Files {
+    let run = sandbox.run(["files", "--json", "tree"]);
+    // Of a tree without files there is nothing to say.
+    let Ok(known) = serde_json::from_str::<Value>(&run.stdout()) else { return Files::new() };
+    let number = |file: &Value, key: &str| file[key].as_u64().unwrap();
+    let files = known["files"].as_array().unwrap().iter();
+    files.map(|file| (path_of(file), (number(file, "size"), number(file, "inode")))).collect()
+}
+
+/// What there is below a directory.
+fn files_below(directory: &Path) -> Files {
+    let mut files = Files::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let metadata = std::fs::symlink_metadata(&path).unwrap();
-        files += if metadata.is_dir() { count_files(&path) } else { u64::from(metadata.is_file()) };
+        if metadata.is_dir() {
+            files.extend(files_below(&path));
+        } else if metadata.is_file() {
+            files.insert(path, (metadata.len(), metadata.ino()));
+        }
     }
     files
 }
