@@ -71,7 +71,8 @@ impl FileReader {
     /// Reads a file once for all its names, and adds an outcome for each; `None` if it was cancelled, so that
     /// nothing is known.
     ///
-    /// A name that cannot be opened does not condemn the others: the next one is tried.
+    /// A name that cannot be opened does not condemn the others: the next one is tried. Nor does one that is another
+    /// file by now: only what was read holds for all names.
     pub fn process(&mut self, job: Job, meter: &mut Meter<'_>, outcomes: &mut Vec<Outcome>) -> Option<()> {
         let before = outcomes.len();
         let mut found: Option<Finding> = None;
@@ -81,6 +82,7 @@ impl FileReader {
             let finding = match &found {
                 Some(finding) => finding.clone(),
                 None => match self.find(&listed, &name, meter) {
+                    Ok(changed @ Finding::Changed(_)) => changed,
                     Ok(finding) => found.insert(finding).clone(),
                     Err(Stop::Failed(problem)) => Finding::Failed(problem),
                     Err(Stop::Cancelled) => {
@@ -349,6 +351,22 @@ mod tests {
         let outcomes = process(&job, Cancel::default()).unwrap();
         assert!(matches!(outcomes[0].finding, Finding::Failed(Problem::Vanished)));
         assert!(matches!(outcomes[1].finding, Finding::Hashed { .. }));
+    }
+
+    #[test]
+    fn a_name_that_is_another_file_by_now_says_nothing_of_the_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, link) = (directory.path().join("f"), directory.path().join("link"));
+        std::fs::write(&path, b"one").unwrap();
+        let mut job = job(&path, Stage::Size);
+        let mut name = job.names[0].clone();
+        name.key.name = b"link".as_slice().into();
+        job.names.push(name);
+        std::fs::rename(&path, &link).unwrap();
+        std::fs::write(&path, b"another").unwrap();
+        let outcomes = process(&job, Cancel::default()).unwrap();
+        assert!(matches!(outcomes[0].finding, Finding::Changed(stamp) if stamp.size == 7));
+        assert!(matches!(outcomes[1].finding, Finding::Hashed { .. }), "{outcomes:?}");
     }
 
     #[test]
