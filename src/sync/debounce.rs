@@ -49,11 +49,13 @@ struct Touch {
     is_other: bool,
     /// What was there before was written to.
     was_rewritten: bool,
+    /// Its inode then, if it had other names.
+    rewritten: Option<u64>,
 }
 
 impl Touch {
     fn new(root: RootId, due: Instant, latest: Instant) -> Self {
-        Self { root, due, latest, is_written: false, is_other: false, was_rewritten: false }
+        Self { root, due, latest, is_written: false, is_other: false, was_rewritten: false, rewritten: None }
     }
 }
 
@@ -112,6 +114,18 @@ impl Debouncer {
             return None;
         }
         self.fullest().inspect(|root| self.forget(*root))
+    }
+
+    /// True if what is there was not written to yet, as far as is known, but is now.
+    pub(super) fn is_first_write(&self, path: &Path) -> bool {
+        self.touched.get(path).is_none_or(|touch| !touch.was_rewritten && !touch.is_other)
+    }
+
+    /// Takes down that a file was written to that has other names, too.
+    pub(super) fn note_linked_write(&mut self, path: &Path, inode: u64) {
+        if let Some(touch) = self.touched.get_mut(path) {
+            touch.rewritten = Some(inode);
+        }
     }
 
     /// Takes down that a file got another name.
@@ -173,8 +187,10 @@ impl Debouncer {
                 }
             }
         }
+        seen.rewritten.extend(self.rewritten_below_others());
         for path in due {
             let Some(touch) = self.touched.remove(&path) else { continue };
+            seen.linked.extend(touch.rewritten.map(|inode| (path.clone(), inode)));
             if touch.was_rewritten {
                 seen.rewritten.push(path.clone());
             }
@@ -214,6 +230,27 @@ impl Debouncer {
         self.touched.retain(|_, touch| touch.root != root);
         self.events.remove(&root);
         self.moves.clear();
+    }
+
+    /// Names that were written to in directories that are others by now: what is known of them goes as soon as one of
+    /// these is looked at, be they quiet or not.
+    fn rewritten_below_others(&self) -> Vec<PathBuf> {
+        let is_other = |path: &Path| self.touched.get(path).is_some_and(|touch| touch.is_other);
+        let mut found = Vec::new();
+        // Names of a directory come together.
+        let mut last: Option<(&Path, bool)> = None;
+        for (path, _) in self.touched.iter().filter(|(_, touch)| touch.was_rewritten) {
+            let Some(directory) = path.parent() else { continue };
+            let is_below = match last {
+                Some((last, is_below)) if last == directory => is_below,
+                _ => directory.ancestors().any(is_other),
+            };
+            last = Some((directory, is_below));
+            if is_below {
+                found.push(path.clone());
+            }
+        }
+        found
     }
 
     fn fullest(&self) -> Option<RootId> {
@@ -291,6 +328,23 @@ mod tests {
         assert!(debouncer.take(start + QUIET).is_none());
         touch(&mut debouncer, "/r/a", Change::Arrived, start + QUIET);
         assert_eq!(names(&debouncer.take(start + QUIET * 2).unwrap()), ["/r/a"]);
+    }
+
+    #[test]
+    fn what_was_written_below_a_directory_that_is_another_now_is_named_at_once() {
+        let (mut debouncer, start) = (Debouncer::new(QUIET), Instant::now());
+        touch(&mut debouncer, "/r/d", Change::Gone, start - QUIET);
+        touch(&mut debouncer, "/r/d/new", Change::Created, start);
+        touch(&mut debouncer, "/r/d/e/written", Change::Written, start + QUIET / 2);
+        touch(&mut debouncer, "/r/written", Change::Written, start + QUIET / 2);
+        assert!(!debouncer.is_first_write(Path::new("/r/d/e/written")));
+        debouncer.note_linked_write(Path::new("/r/d/e/written"), 7);
+        let seen = debouncer.take(start + QUIET).unwrap();
+        assert_eq!(names(&seen), ["/r/d", "/r/d/new"]);
+        assert_eq!((seen.rewritten, seen.linked), (vec!["/r/d/e/written".into()], vec![]));
+        let seen = debouncer.take(start + QUIET * 2).unwrap();
+        assert_eq!(names(&seen), ["/r/written", "/r/d/e/written"]);
+        assert_eq!(seen.linked, [("/r/d/e/written".into(), 7)]);
     }
 
     #[test]

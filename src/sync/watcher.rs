@@ -243,6 +243,13 @@ impl Watcher {
     }
 }
 
+/// The inode, as the index knows it, of a file with several names.
+fn inode_of_linked(path: &Path) -> Option<u64> {
+    let metadata = std::fs::symlink_metadata(path).ok().filter(|it| it.is_file() && it.nlink() > 1)?;
+    let directory = std::fs::metadata(path.parent()?).ok()?;
+    Some(Stamp::of(&FileStat::from(&metadata), directory.dev()).inode)
+}
+
 /// Paths from one on. Those of a set are in the order of their components, so they stand together.
 fn below<'a>(paths: &'a BTreeSet<PathBuf>, top: &Path) -> impl Iterator<Item = &'a PathBuf> + use<'a> {
     let from = paths.range::<Path, _>((Bound::Included(top), Bound::Unbounded));
@@ -346,7 +353,12 @@ impl State {
         match event.kind {
             EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_))
             | EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
+                let is_first = self.debouncer.is_first_write(path);
                 self.touch(path, Change::Written, now);
+                // Unless it is nothing that is looked at.
+                if is_first && !self.debouncer.is_first_write(path) {
+                    self.note_write(path);
+                }
             }
             EventKind::Create(_) => {
                 self.forget_followed(path);
@@ -402,12 +414,17 @@ impl State {
 
     /// A new name may be one of a file that is there already. When it is quiet, it may be gone again.
     fn note_link(&mut self, path: &Path) {
-        let linked = std::fs::symlink_metadata(path).ok().filter(|it| it.is_file() && it.nlink() > 1);
-        let device =
-            path.parent().and_then(|parent| std::fs::metadata(parent).ok()).map(|parent| parent.dev());
-        if let (Some(metadata), Some(device), true) = (linked, device, self.root_of(path).is_some()) {
-            let stamp = Stamp::of(&FileStat::from(&metadata), device);
-            self.debouncer.note_link(path.to_path_buf(), stamp.inode);
+        if self.root_of(path).is_some()
+            && let Some(inode) = inode_of_linked(path)
+        {
+            self.debouncer.note_link(path.to_path_buf(), inode);
+        }
+    }
+
+    /// So may be the name by which a file was written to that has others.
+    fn note_write(&mut self, path: &Path) {
+        if let Some(inode) = inode_of_linked(path) {
+            self.debouncer.note_linked_write(path, inode);
         }
     }
 
