@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use dupfind::model::group::ReportFilter;
-use dupfind::model::listing::{Absent, Coverage, Move};
+use dupfind::model::listing::{Absent, Coverage, Move, Problem};
 use dupfind::model::path::VolumePath;
-use dupfind::model::pending::{Scope, Stage};
+use dupfind::model::pending::{Finding, Job, SMALL_FILE, Scope, Stage};
 use dupfind::model::scan::{ScanCounts, ScanKind, ScanStatus};
+use dupfind::model::settings::HashPolicy;
 use dupfind::model::stamp::{Nanos, Stamp};
 use dupfind::model::upkeep::{NextReconciliation, Upkeep, WatchMode, WatchSign};
 
-use super::backend::{Backend, HOST, World, entry, extent, hashed};
+use super::backend::{Backend, HOST, World, entry, extent, hashed, outcomes, paths, sampled};
 
 fn path(path: &str) -> VolumePath {
     VolumePath::new(path.as_bytes())
@@ -175,6 +176,75 @@ pub(crate) async fn only_named_directories_of_a_scope_need_anything<B: Backend +
     assert_eq!(sizes(&scope("/r")).await, [5, 5]);
     B::outwait_the_dead().await;
     assert_eq!(sizes(&scope("/r/d/none")).await, [0; 0]);
+}
+
+pub(crate) async fn a_small_scope_needs_the_same_however_it_is_found<B: Backend + 'static>() {
+    let large = SMALL_FILE + 1;
+    for is_expected in [false, true] {
+        let world = World::new::<B>().await;
+        world.put_root("/r/never", HashPolicy::None).await;
+        // So many that a look at each is not worth its while.
+        let rest = (0..500).map(|number| entry(&format!("{number}"), 1000 + number, 1000 + number));
+        let mut listings = vec![
+            world.whole("/r", rest.collect()),
+            world.whole("/r/far", vec![entry("a", 5, 1), entry("b", 6, 2), entry("x", large, 3)]),
+            world.whole("/r/never", vec![entry("a", 5, 4), entry("c", 8, 5), entry("z", large + 1, 6)]),
+            world.whole(
+                "/r/here",
+                vec![
+                    entry("a", 5, 10),
+                    entry("c", 8, 11),
+                    entry("d", 7, 12),
+                    entry("e", 7, 13),
+                    entry("link", 9, 14),
+                    entry("of", 9, 14),
+                    entry("x", large, 15),
+                    entry("y", large, 16),
+                    entry("z", large + 1, 17),
+                ],
+            ),
+        ];
+        world.scan(&listings).await;
+        let mut writer = world.writer().await;
+        if is_expected {
+            writer.expect_small_scopes().await.unwrap();
+            writer.expect_small_scopes().await.unwrap();
+        }
+        writer.close().await.unwrap();
+        let here = Scope {
+            extents: Vec::new(),
+            directories: vec![extent(world.volume_id, "/r/here")],
+            ..world.everywhere()
+        };
+        let answer = async |stage: Stage| {
+            let jobs = world.jobs_in(stage, &here).await;
+            let told: Vec<String> = jobs.iter().flat_map(paths).collect();
+            let finding = |job: &Job| match (stage, job.stamp.inode) {
+                (Stage::Size, 3 | 15) => sampled(1),
+                (Stage::Size, 16) => sampled(2),
+                (Stage::Size, 12) => Finding::Failed(Problem::Vanished),
+                _ => hashed(1),
+            };
+            let answers: Vec<_> = jobs.iter().flat_map(|job| outcomes(job, &finding(job))).collect();
+            let mut writer = world.writer().await;
+            writer.write_outcomes(answers).await.unwrap();
+            writer.commit().await.unwrap();
+            writer.close().await.unwrap();
+            told
+        };
+        let by_size =
+            ["/r/far/a", "/r/far/x", "/r/here/a", "/r/here/d", "/r/here/e", "/r/here/x", "/r/here/y"];
+        assert_eq!(answer(Stage::Size).await, by_size, "{is_expected}");
+        assert_eq!(answer(Stage::Sample).await, ["/r/far/x", "/r/here/x"], "{is_expected}");
+        assert_eq!(answer(Stage::Size).await, ["/r/here/d"], "what failed is tried again: {is_expected}");
+        assert_eq!(world.groups(&ReportFilter::default()).await.len(), 2, "{is_expected}");
+
+        // Who writes much may undo it.
+        let many = (0..20_000).map(|number| entry(&format!("{number}"), 50_000 + number, 50_000 + number));
+        listings.push(world.whole("/r/many", many.collect()));
+        world.scan(&listings).await;
+        assert_eq!(answer(Stage::Size).await, ["/r/here/d"], "{is_expected}");
+    }
 }
 
 pub(crate) async fn the_names_of_a_physical_file_are_found<B: Backend + 'static>() {

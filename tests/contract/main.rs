@@ -80,6 +80,7 @@ contract! {
         a_part_is_walked_and_the_rest_is_left
         a_scan_that_goes_on_is_newer_than_all_before
         only_named_directories_of_a_scope_need_anything
+        a_small_scope_needs_the_same_however_it_is_found
         the_names_of_a_physical_file_are_found
         who_watches_is_said_and_taken_back
     }
