@@ -165,6 +165,29 @@ async fn steps(index: &dyn Index, files: u64) -> Vec<Step> {
     let began = Instant::now();
     world.writer.settle().await.unwrap();
     note("settle", files, began);
+    for (name, is_expected) in
+        [("choose for one change", false), ("choose for one change, by the index over sizes", true)]
+    {
+        if is_expected {
+            let began = Instant::now();
+            world.writer.expect_small_scopes().await.unwrap();
+            note("make the index over sizes", files, began);
+        }
+        let directory = world.change_one(is_expected).await;
+        let began = Instant::now();
+        let mut chosen = world.choose_in(Stage::Size, directory).await;
+        note(name, 1, began);
+        loop {
+            let outcomes = chosen.answer().await;
+            if outcomes.is_empty() {
+                break;
+            }
+            world.write_back(outcomes).await;
+        }
+    }
+    let began = Instant::now();
+    world.writer.settle().await.unwrap();
+    note("settle after one change", files, began);
     world.writer.close().await.unwrap();
 
     let began = Instant::now();

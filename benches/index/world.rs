@@ -56,10 +56,24 @@ impl World {
         self.writer.commit().await.unwrap();
     }
 
+    /// Writes the first directory alone, one file of which is not what it was; returns where it is.
+    pub(crate) async fn change_one(&mut self, changed: bool) -> Extent {
+        let scan = self.writer.begin_scan(Some(self.root), ScanKind::Watch, None).await.unwrap();
+        let first = content::listings(&self.volume, self.files, 1, changed).next().unwrap();
+        assert_eq!(self.writer.write_listings(scan, &first).await.unwrap().counts.updated, 1);
+        self.writer.commit().await.unwrap();
+        Extent { volume: self.extent.volume, path: first[0].directory.clone() }
+    }
+
     /// Chooses what is to be read in a stage.
     pub(crate) async fn choose(&mut self, stage: Stage) -> Chosen {
+        self.choose_in(stage, self.extent.clone()).await
+    }
+
+    /// The same for a part.
+    pub(crate) async fn choose_in(&mut self, stage: Stage, extent: Extent) -> Chosen {
         let scope = Scope {
-            extents: vec![self.extent.clone()],
+            extents: vec![extent],
             directories: Vec::new(),
             reachable: vec![self.extent.volume],
             helps: false,

@@ -63,7 +63,7 @@ impl LookUp {
             .map_err(IndexError::during("look for an index over the tables"))?;
         // Numbers are used up by changes, too, so they say less the older the index is.
         let files = summary::kept(connection).await?.map_or(files, |(_, kept)| to_integer(kept.files));
-        Ok(Self { key, is_there, files, left: ALWAYS_KEPT.max(files / KEPT_SHARE) })
+        Ok(Self { key, is_there, files, left: worth_keeping_for(files) })
     }
 
     pub(super) fn is_there(&self) -> bool {
@@ -92,9 +92,15 @@ impl LookUp {
             let made = sqlx::query(self.key.make).execute(connection).await;
             made.map_err(IndexError::during("make an index over the tables"))?;
             self.is_there = true;
+            self.left = worth_keeping_for(self.files);
         }
         Ok(())
     }
+}
+
+/// How many rows are written with an index over so many files in place.
+fn worth_keeping_for(files: i64) -> i64 {
+    ALWAYS_KEPT.max(files / KEPT_SHARE)
 }
 
 #[cfg(test)]
@@ -117,7 +123,11 @@ mod tests {
             kept.expect(&mut connection, 1).await.unwrap();
             assert!(!LookUp::look(key, &mut connection).await.unwrap().is_there());
             kept.make(&mut connection).await.unwrap();
-            assert!(LookUp::look(key, &mut connection).await.unwrap().is_there());
+            kept.expect(&mut connection, 1).await.unwrap();
+            assert!(
+                LookUp::look(key, &mut connection).await.unwrap().is_there(),
+                "made anew, it counts anew"
+            );
         }
     }
 }

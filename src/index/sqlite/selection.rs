@@ -267,4 +267,29 @@ mod tests {
             );
         }
     }
+
+    #[tokio::test]
+    async fn a_small_scope_looks_at_nothing_but_its_sizes() {
+        let directory = tempfile::tempdir().unwrap();
+        let index = SqliteIndex::create(&directory.path().join("index.db"), OnBusy::Fail).await.unwrap();
+        let mut connection = index.connect().await.unwrap();
+        LookUp::look(&SIZES, &mut connection).await.unwrap().make(&mut connection).await.unwrap();
+        let nothing =
+            Scope { extents: Vec::new(), directories: Vec::new(), reachable: Vec::new(), helps: false };
+        prepare(&mut connection, &nothing).await.unwrap();
+        scope::NEVER_READ.fill(&mut connection, &HashRules::default()).await.unwrap();
+        for but in ["", BUT_NEVER_READ] {
+            for text in [select_by_size(Search::Near, but), select_by_sample(Search::Near, but)] {
+                let explain = format!("explain query plan {text}");
+                let plan: Vec<(i64, i64, i64, String)> =
+                    sqlx::query_as(AssertSqlSafe(explain)).fetch_all(&mut connection).await.unwrap();
+                let scans_table = |step: &str| {
+                    ["SCAN f", "SCAN c", "SCAN p"]
+                        .iter()
+                        .any(|scan| step.starts_with(scan) && !step.starts_with("SCAN candidate"))
+                };
+                assert!(!plan.iter().any(|(.., step)| scans_table(step)), "{plan:#?}");
+            }
+        }
+    }
 }
