@@ -7,6 +7,7 @@
 #[path = "../index/content.rs"]
 mod content;
 #[path = "../index/world.rs"]
+#[expect(dead_code, reason = "the benchmark of the index does more with it")]
 mod world;
 
 use std::path::Path;

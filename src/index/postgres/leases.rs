@@ -23,7 +23,7 @@ use super::changes::kept_figures;
 use super::convert::{column, count, volume_path};
 use super::scope::{RuleArrays, ScopeArrays};
 use super::selection::Search;
-use super::session::{Session, expect_any_plan, expect_whole_tables};
+use super::session::{Session, expect_whole_tables};
 use super::workers::IS_ALIVE;
 use super::{catalog, selection};
 use crate::index::convert::{Jobs, PendingRow, stamp, to_integer};
@@ -307,9 +307,8 @@ impl LeaseReader {
             let policy = if self.stage == Stage::Everything { HashPolicy::All } else { HashPolicy::None };
             let arrays = RuleArrays::new(&rules, &[policy]);
             let search = Search::of(connection, self.stage, &scope).await?;
-            match search {
-                Search::All | Search::Unread => expect_whole_tables(connection, operation).await?,
-                Search::Near => expect_any_plan(connection, operation).await?,
+            if search != Search::Near {
+                expect_whole_tables(connection, operation).await?;
             }
             let mut statement = scope
                 .query(selection::of_stage(self.stage, search, some_are_never_read))

@@ -14,14 +14,17 @@ use crate::model::settings::HashPolicy;
 use crate::model::volume::Extent;
 
 /// A statement that begins with the table `scope (id)`: the directories of the subtrees in the
-/// parameters $1 to $4. The statement's own parameters begin with $5.
+/// parameters $1 to $4, looked up in two ways, because no index serves both at once. The statement's own parameters begin with $5.
 macro_rules! with_scope {
     ($($rest:expr),+ $(,)?) => {
         concat!(
-            "with scope (id) as materialized (
-                select distinct d.id from directories d
-                join unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::bytea[]) e (volume_id, path, low, high)
-                  on d.volume_id = e.volume_id and (d.path = e.path or (d.path >= e.low and d.path < e.high)))",
+            "with extent (volume_id, path, low, high) as materialized (
+                select * from unnest($1::bigint[], $2::bytea[], $3::bytea[], $4::bytea[])),
+            scope (id) as materialized (
+                select d.id from extent e join directories d on d.volume_id = e.volume_id and d.path = e.path
+                union
+                select d.id from extent e
+                join directories d on d.volume_id = e.volume_id and d.path >= e.low and d.path < e.high)",
             $($rest),+
         )
     };

@@ -109,62 +109,57 @@ pub(super) fn of_stage(stage: Stage, search: Search, some_are_never_read: bool) 
     )
 }
 
+/// Files whose size is in `null_size`, looked up size by size: the planner, which takes files without hash for more than
+/// they are in a small scope, would rather read the table.
+fn looked_up(files: &str) -> String {
+    format!("null_size n cross join lateral (select * from {files} r where r.size = n.size offset 0) f")
+}
+
 /// Sizes that two physical files share, one of them in the scope, and the files of these sizes that nothing is known
 /// of; also files that could not be read before.
 fn by_size(search: Search, files: &str) -> String {
-    let sizes = |sizes: &str| {
-        format!("null_size (size) as materialized (select distinct size from {files} f where {sizes}),")
-    };
-    let (null_size, compared) = match search {
-        Search::All => (String::new(), ""),
-        Search::Unread => (sizes("hash is null and sample is null"), " natural join null_size"),
-        Search::Near => (
-            sizes("directory_id in (select id from scope) and hash is null and sample is null"),
-            " natural join null_size",
-        ),
+    let (condition, compared) = match search {
+        Search::All => ("false", format!("{files} f")),
+        Search::Unread => ("true", format!("{files} f natural join null_size")),
+        Search::Near => ("directory_id in (select id from scope)", looked_up(files)),
     };
     format!(
-        "{null_size}
+        "null_size (size) as materialized (
+            select distinct size from {files} f where {condition} and hash is null and sample is null),
         candidate (size) as materialized (
-            select size from {files} f {compared}
-            group by size
-            having (min(inode) <> max(inode) or min(volume_id) <> max(volume_id))
-               and bool_or(directory_id in (select id from scope))),
+            select f.size from {compared}
+            group by f.size
+            having (min(f.inode) <> max(f.inode) or min(f.volume_id) <> max(f.volume_id))
+               and bool_or(f.directory_id in (select id from scope))),
         pending as materialized (
-            select volume_id, inode, directory_id, name, size, mtime_ns, ctime_ns, true as is_unknown
-            from {files} f {compared}
-            where hash is null and sample is null and {not_rotten}
-              and (size in (select size from candidate)
-                   or (problem is not null and directory_id in (select id from scope))))",
+            select f.volume_id, f.inode, f.directory_id, f.name, f.size, f.mtime_ns, f.ctime_ns, true as is_unknown
+            from {compared}
+            where f.hash is null and f.sample is null and {not_rotten}
+              and (f.size in (select size from candidate)
+                   or (f.problem is not null and f.directory_id in (select id from scope))))",
         not_rotten = not_rotten!()
     )
 }
 
 /// Sizes and samples that two physical files share, one of them in the scope, and the files that have them and no hash.
 fn by_sample(search: Search, files: &str) -> String {
-    let (null_size, compared) = match search {
-        Search::All | Search::Unread => (String::new(), ""),
-        Search::Near => (
-            format!(
-                "null_size (size) as materialized (
-                    select distinct size from {files} f
-                    where directory_id in (select id from scope) and hash is null and sample is not null),"
-            ),
-            "natural join null_size",
-        ),
+    let (condition, compared) = match search {
+        Search::All | Search::Unread => ("false", format!("{files} f")),
+        Search::Near => ("directory_id in (select id from scope)", looked_up(files)),
     };
     format!(
-        "{null_size}
+        "null_size (size) as materialized (
+            select distinct size from {files} f where {condition} and hash is null and sample is not null),
         candidate (size, sample) as materialized (
-            select size, sample from {files} f {compared}
-            where sample is not null
-            group by size, sample
-            having (min(inode) <> max(inode) or min(volume_id) <> max(volume_id))
-               and bool_or(directory_id in (select id from scope))
-               and bool_or(hash is null)),
+            select f.size, f.sample from {compared}
+            where f.sample is not null
+            group by f.size, f.sample
+            having (min(f.inode) <> max(f.inode) or min(f.volume_id) <> max(f.volume_id))
+               and bool_or(f.directory_id in (select id from scope))
+               and bool_or(f.hash is null)),
         pending as materialized (
             select f.volume_id, f.inode, f.directory_id, f.name, f.size, f.mtime_ns, f.ctime_ns, false as is_unknown
-            from {files} f join candidate c on c.size = f.size and c.sample = f.sample
+            from {compared} join candidate c on c.size = f.size and c.sample = f.sample
             where f.hash is null and {not_rotten})",
         not_rotten = not_rotten!()
     )

@@ -53,10 +53,6 @@ const WHOLE_TABLES: &str = "
     set local enable_hashjoin = on; set local enable_mergejoin = on; set local enable_nestloop = off;
     set local work_mem = '64MB'";
 
-/// For one transaction: how it is best done depends on what is there, and the planner has the figures to know.
-const ANY_PLAN: &str =
-    "set local enable_hashjoin = on; set local enable_mergejoin = on; set local work_mem = '64MB'";
-
 /// What is said in a transaction. There are many kinds, and the code around them is compiled once for all.
 #[async_trait(?Send)]
 trait Work {
@@ -243,11 +239,6 @@ pub(super) async fn expect_whole_tables(
     operation: &'static str,
 ) -> Result<()> {
     connection.execute(WHOLE_TABLES).await.map(drop).map_err(IndexError::during(operation))
-}
-
-/// Lets the planner choose how a transaction reads the tables.
-pub(super) async fn expect_any_plan(connection: &mut PgConnection, operation: &'static str) -> Result<()> {
-    connection.execute(ANY_PLAN).await.map(drop).map_err(IndexError::during(operation))
 }
 
 fn is_answer(error: &sqlx::Error) -> bool {
