@@ -18,9 +18,9 @@ use crate::report::files::{FileDetails, FileList, FilesJson, FilesSink};
 
 /// Show what the index knows of a file, or of all files below a directory
 ///
-/// Size, time, hash, whether it is still to be read or could not be, and how many other files have
-/// the same content. No file is touched: PATH need not exist any more. Copies are counted on disk: a
-/// hard link to the file itself is none.
+/// Size, time, hash, whether it is still to be read or could not be, and how many
+/// other files have the same content. No file is touched: PATH need not exist any
+/// more. Copies are counted on disk: a hard link to the file itself is none.
 ///
 /// Examples:
 ///   dupfind files ~/Photos/2019/party.jpg

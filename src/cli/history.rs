@@ -21,8 +21,9 @@ use crate::report::history;
 
 /// Show the runs there were, the newest first
 ///
-/// Every run of every kind: what it saw and changed, how it ended, and what the index held then. A run
-/// whose process died is shown as interrupted. What a watcher did is summed, one row for an interval.
+/// Every run of every kind: what it saw and changed, how it ended, and what the
+/// index held then. A run whose process died is shown as interrupted. What a
+/// watcher did is summed, one row for an interval.
 ///
 /// Examples:
 ///   dupfind history --root ~/Photos

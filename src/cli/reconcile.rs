@@ -11,8 +11,9 @@ use super::scan::{StartedRun, WorkOptions};
 
 /// Bring the index up to date with the disk, now
 ///
-/// Walks the roots again, or only what lies below DIR, and reads what changed there. Only there rows are removed. With
-/// no DIR, all roots. A root that cannot be read is left as it is, and its run is marked failed.
+/// Walks the roots again, or only what lies below DIR, and reads what changed
+/// there. Only there rows are removed. With no DIR, all roots. A root that cannot
+/// be read is left as it is, and its run is marked failed.
 ///
 /// Examples:
 ///   dupfind reconcile

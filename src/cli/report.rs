@@ -24,8 +24,9 @@ use crate::report::{Head, Sink, common_limit, write_report};
 
 /// Show the duplicates, from the index alone
 ///
-/// No file is touched. A group is two or more files with the same content; hard links of one file
-/// count as one. Reclaimable is what is freed if one file of each group stays.
+/// No file is touched. A group is two or more files with the same content; hard
+/// links of one file count as one. Reclaimable is what is freed if one file of
+/// each group stays.
 ///
 /// Examples:
 ///   dupfind report --limit 20

@@ -24,9 +24,10 @@ use crate::scan::{RootRequest, ScanError, ScanReport, Scanner, check_root};
 
 /// Find duplicate files below directories
 ///
-/// Walks the directories, then reads those files that may be duplicates: of each other, or of
-/// anything scanned before. The options are remembered with each directory: a later scan that gives
-/// none uses them again, one that gives some replaces them all.
+/// Walks the directories, then reads those files that may be duplicates: of each
+/// other, or of anything scanned before. The options are remembered with each
+/// directory: a later scan that gives none uses them again, one that gives some
+/// replaces them all.
 ///
 /// Examples:
 ///   dupfind scan ~/Photos

@@ -17,14 +17,16 @@ use crate::scan::{VerifyMode, VerifyReport, VerifyRequest};
 
 /// Read files again that nobody changed, and say which are not what they were
 ///
-/// A disk, a cable or memory may change what a file holds without anybody's doing (bit rot). All
-/// files that have a hash and whose size, times and inode are the same are read again. One whose
-/// content is another is rotten: it counts as nobody's duplicate any more, and is reported by each
-/// run until another file is in its place, or until --accept; if it reads as it should later, the
-/// finding is withdrawn. Copies that are as it should be are named. Files that somebody changed are
-/// left to the next scan. Scans go on meanwhile.
+/// A disk, a cable or memory may change what a file holds without anybody's doing
+/// (bit rot). All files that have a hash and whose size, times and inode are the
+/// same are read again. One whose content is another is rotten: it counts as
+/// nobody's duplicate any more, and is reported by each run until another file is
+/// in its place, or until --accept; if it reads as it should later, the finding
+/// is withdrawn. Copies that are as it should be are named. Files that somebody
+/// changed are left to the next scan. Scans go on meanwhile.
 ///
-/// Only possible duplicates have a hash, unless they were scanned with --hash-all.
+/// Only possible duplicates have a hash, unless they were scanned with
+/// --hash-all.
 ///
 /// Examples:
 ///   dupfind verify

@@ -24,13 +24,15 @@ use crate::sync::{Keeper, KeeperSettings, Opener, SyncError, Teller, Told};
 
 /// Keep the index up to date with what happens on the disk
 ///
-/// Reconciles each root once, and follows what happens in it from then on: a changed file is in the reports within two
-/// seconds of becoming quiet. What a watcher may miss, reconciliations find: once a day at first, then as often as they
-/// find something. Where no events come (network file systems, too many directories), the root is looked at now and
-/// then instead; the log and 'dupfind status' say so.
+/// Reconciles each root once, and follows what happens in it from then on: a
+/// changed file is in the reports within two seconds of becoming quiet. What a
+/// watcher may miss, reconciliations find: once a day at first, then as often as
+/// they find something. Where no events come (network file systems, too many
+/// directories), the root is looked at now and then instead; the log and 'dupfind
+/// status' say so.
 ///
-/// Stays in the foreground and logs to standard error; Ctrl-C or SIGTERM ends it. Under systemd it says when it is
-/// ready (Type=notify).
+/// Stays in the foreground and logs to standard error; Ctrl-C or SIGTERM ends it.
+/// Under systemd it says when it is ready (Type=notify).
 ///
 /// Examples:
 ///   dupfind watch ~/Photos

@@ -10,8 +10,9 @@ use super::scan::{StartedRun, WorkOptions};
 
 /// Read what any host has found, on the disks that this host can reach
 ///
-/// Joins the index and shares the work with every other scan and worker, on this host and on others,
-/// until nothing is left. One that is killed loses nothing: the others take over what it held.
+/// Joins the index and shares the work with every other scan and worker, on this
+/// host and on others, until nothing is left. One that is killed loses nothing:
+/// the others take over what it held.
 ///
 /// Examples:
 ///   dupfind worker

@@ -356,6 +356,7 @@ impl Keeper {
         let Followed { counts, offline, forgotten } = followed;
         if counts.have_changes() || counts.hashed > 0 || counts.problems > 0 {
             self.unsettled = Some(Instant::now());
+            self.is_news = true;
             self.tell(&Told::Followed { counts, took });
         }
         for (id, reason) in offline {

@@ -207,12 +207,12 @@ impl fmt::Display for Told {
             }
             Self::Lost { root, reason } => write!(f, "{}: events were lost: {reason}", escape_path(root)),
             Self::Reconciling { root, kind, reason } => {
-                write!(f, "{}: {} reconciliation: {reason}", escape_path(root), kind.as_str())
+                write!(f, "{}: {}: {reason}", escape_path(root), reconciliation(*kind))
             }
             Self::Reconciled { root, kind, counts, took } => {
                 let files = plural(counts.files_seen, "file", "files");
                 let path = escape_path(root);
-                write!(f, "{path}: {} reconciliation done: {files}, ", kind.as_str())?;
+                write!(f, "{path}: {} done: {files}, ", reconciliation(*kind))?;
                 write_counts(f, counts, *took)
             }
             Self::Failed { root, error } => write!(f, "{}: not reconciled: {error}", escape_path(root)),
@@ -231,6 +231,10 @@ impl fmt::Display for Told {
             Self::IndexBack => write!(f, "the index can be reached again"),
         }
     }
+}
+
+fn reconciliation(kind: ScanKind) -> &'static str {
+    if kind == ScanKind::Startup { "startup reconciliation" } else { "reconciliation" }
 }
 
 fn write_counts(f: &mut fmt::Formatter<'_>, counts: &ScanCounts, took: Duration) -> fmt::Result {

@@ -22,18 +22,23 @@ use crate::scan::{RootCandidate, ScanError, Scanner, check_root};
 
 /// Remember directories without scanning them, or change their options
 ///
-/// Of a directory that is remembered already, only the options given change, from its next walk on:
-/// 'dupfind scan DIR' without options is one. 'dupfind resume' scans what was never scanned.
+/// Of a directory that is remembered already, only the options given change, from
+/// its next walk on: 'dupfind scan DIR' without options is one. 'dupfind resume'
+/// scans what was never scanned.
 ///
-/// Presets set the options that are named here and leave others alone; an option beside one wins:
-///   small  checked often, and every file hashed, so that bit rot shows and a later copy is found at
-///          once: --interval 1h --shortest-interval 10m --longest-interval 24h --hash all
-///   large  an archive that seldom changes and takes long to walk; what changed last comes first:
-///          --interval 7d --shortest-interval 24h --longest-interval 30d --batch-size 32768
-///          --recent-first --hash candidates; with --hash none beside it, it is listed and not read
-///   busy   where people and programs work all day: often looked at, with so few threads that nobody
-///          notices: --interval 6h --shortest-interval 30m --longest-interval 24h --threads 2
-///          --io-threads 2 --recent-first --hash candidates
+/// Presets set the options that are named here and leave others alone; an option
+/// beside one wins:
+///   small  checked often, and every file hashed, so that bit rot shows and a
+///          later copy is found at once: --interval 1h --shortest-interval 10m
+///          --longest-interval 24h --hash all
+///   large  an archive that seldom changes and takes long to walk; what changed
+///          last comes first: --interval 7d --shortest-interval 24h
+///          --longest-interval 30d --batch-size 32768 --recent-first --hash
+///          candidates; with --hash none beside it, it is listed and not read
+///   busy   where people and programs work all day: often looked at, with so few
+///          threads that nobody notices: --interval 6h --shortest-interval 30m
+///          --longest-interval 24h --threads 2 --io-threads 2 --recent-first
+///          --hash candidates
 ///
 /// Examples:
 ///   dupfind roots add --watch ~/Photos
