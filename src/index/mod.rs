@@ -21,6 +21,7 @@ pub mod lock;
 mod members;
 mod migrations;
 pub mod postgres;
+mod rows;
 pub mod sqlite;
 mod touched;
 

@@ -13,10 +13,11 @@ use sqlx::query::Query;
 use super::catalog::{
     EXTENTS_OF_ROOT, TAKE_LINKED, TAKE_NAMELESS, confirm_scan, forget_uncovered, put_extents, query_extents,
 };
-use super::convert::{column, count, volume_path};
+use super::convert::column;
 use super::scope::{ScopeArrays, with_scope};
 use super::touched::{remove_absent, write_move};
 use crate::index::convert::{Finished, RowState, inode_to_integer, to_count, to_integer, uncovered};
+use crate::index::rows::Columns as _;
 use crate::index::touched::{KnownMove, Thinned, known_volume};
 use crate::index::{IndexError, Result, Written};
 use crate::model::digest::Fingerprint;
@@ -220,7 +221,7 @@ async fn write_directories<'a>(
     let mut found: HashMap<(VolumeId, VolumePath), (DirectoryId, RowState)> =
         HashMap::with_capacity(written.len());
     for row in &written {
-        let place = (VolumeId(column(row, 1)?), volume_path(row, 2)?);
+        let place = (VolumeId(column(row, 1)?), row.volume_path(2)?);
         let state = RowState::of(column(row, 3)?, column(row, 4)?);
         found.insert(place, (DirectoryId(column(row, 0)?), state));
     }
@@ -250,8 +251,8 @@ async fn write_files(connection: &mut PgConnection, most: usize, known: &[Known<
     for chunk in known.chunks(most) {
         let written = files_query(UPSERT_FILES, chunk).fetch_one(&mut *connection).await;
         let written = written.map_err(IndexError::during("write files"))?;
-        added += count(&written, 0)?;
-        updated += count(&written, 1)?;
+        added += written.count(0)?;
+        updated += written.count(1)?;
     }
     Ok((added, updated))
 }

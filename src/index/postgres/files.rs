@@ -11,12 +11,13 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnection, PgRow, Postgres};
 use sqlx::{AssertSqlSafe, Connection as _};
 
-use super::convert::{column, count, volume_path};
+use super::convert::column;
 use super::scope::{ScopeArrays, with_scope};
 use super::session::expect_whole_tables;
 use super::summary::see_one_moment;
 use super::{catalog, changes};
 use crate::index::convert::{digest, stamp, to_integer};
+use crate::index::rows::Columns as _;
 use crate::index::{FilesReader, IndexError, Result};
 use crate::model::file::{FileItem, FilesFilter, KnownFile, WantedFiles};
 use crate::model::group::Member;
@@ -142,7 +143,7 @@ impl PostgresFiles {
 
     fn read_file(&self, row: &PgRow) -> Result<KnownFile> {
         let volume = VolumeId(column(row, 1)?);
-        let directory = volume_path(row, 2)?;
+        let directory = row.volume_path(2)?;
         let (host, mut path) = self.places.show(volume, &directory);
         path.push(OsStr::from_bytes(column(row, 3)?));
         let digest = column::<Option<&[u8]>>(row, 8)?.map(digest).transpose()?;
@@ -162,13 +163,13 @@ impl PostgresFiles {
             is_sampled: column(row, 9)?,
             is_pending: digest.is_none() && problem.is_none() && !self.is_settled && is_wanted,
             problem,
-            copies: count(row, 12)?.saturating_sub(1),
+            copies: row.count(12)?.saturating_sub(1),
         })
     }
 
     fn read_copy(&mut self, row: &PgRow) -> Result<Option<Member>> {
         let Some(volume) = column::<Option<i64>>(row, 13)? else { return Ok(None) };
-        let (host, mut path) = self.places.show(VolumeId(volume), &volume_path(row, 14)?);
+        let (host, mut path) = self.places.show(VolumeId(volume), &row.volume_path(14)?);
         path.push(OsStr::from_bytes(column(row, 15)?));
         let inode: i64 = column(row, 18)?;
         let first_name = self.physical != Some((volume, inode));

@@ -3,15 +3,12 @@
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::{PgConnection, PgRow};
 
-use super::convert::{column, count, volume_path};
 use super::workers::IS_ALIVE;
 use crate::index::convert::{self, to_integer};
+use crate::index::rows::{Columns as _, read_figures, read_run};
 use crate::index::{IndexError, Result};
-use crate::model::history::{FiguresAt, HistoryFilter, Run, RunRoot};
-use crate::model::path::{VolumePath, to_path};
-use crate::model::scan::{RootId, ScanCounts, ScanId, ScanStatus};
-use crate::model::stamp::Nanos;
-use crate::model::volume::{Extent, VolumeId};
+use crate::model::history::{FiguresAt, HistoryFilter, Run};
+use crate::model::scan::ScanStatus;
 
 /// $1: how many; `which`: of which root.
 fn runs_query(which: &str) -> String {
@@ -34,46 +31,17 @@ pub(super) async fn history(connection: &mut PgConnection, filter: HistoryFilter
         query = query.bind(root.0);
     }
     let rows = query.fetch_all(connection).await.map_err(IndexError::during("read the history"))?;
-    rows.iter().map(read_run).collect()
+    rows.iter().map(read).collect()
 }
 
-fn read_run(row: &PgRow) -> Result<Run> {
-    let is_dead: bool = column(row, 27)?;
-    let moment = |index| Ok::<_, IndexError>(column::<Option<i64>>(row, index)?.map(Nanos));
-    let figure = |index| column::<Option<i64>>(row, index);
-    Ok(Run {
-        id: ScanId(column(row, 0)?),
-        kind: convert::kind(column(row, 1)?)?,
-        status: if is_dead { ScanStatus::Interrupted } else { convert::status(column(row, 2)?)? },
-        root: read_root(row)?,
-        started_at: Nanos(column(row, 3)?),
-        discovered_at: moment(4)?,
-        ended_at: moment(5)?,
-        counts: ScanCounts {
-            directories: count(row, 6)?,
-            files_seen: count(row, 7)?,
-            bytes_seen: count(row, 8)?,
-            added: count(row, 9)?,
-            updated: count(row, 10)?,
-            removed: count(row, 11)?,
-            hashed: count(row, 12)?,
-            bytes_read: count(row, 13)?,
-            problems: count(row, 14)?,
-            events: count(row, 15)?,
-        },
-        error: if is_dead { Some(convert::DIED.to_owned()) } else { column(row, 16)? },
-        figures: convert::figures([figure(17)?, figure(18)?, figure(19)?, figure(20)?, figure(21)?]),
-    })
-}
-
-fn read_root(row: &PgRow) -> Result<Option<RunRoot>> {
-    let Some(id) = column::<Option<i64>>(row, 22)? else { return Ok(None) };
-    Ok(Some(RunRoot {
-        id: RootId(id),
-        extent: Extent { volume: VolumeId(column(row, 23)?), path: volume_path(row, 24)? },
-        path: to_path(column(row, 25)?),
-        within: column::<Option<&[u8]>>(row, 26)?.map(VolumePath::new),
-    }))
+/// A run whose process died is told as what it will be marked as.
+fn read(row: &PgRow) -> Result<Run> {
+    let run = read_run(row)?;
+    let is_dead: bool = row.value(27)?;
+    if is_dead {
+        return Ok(Run { status: ScanStatus::Interrupted, error: Some(convert::DIED.to_owned()), ..run });
+    }
+    Ok(run)
 }
 
 /// Of the runs that end in the same part of the time, $1 parts in all, the latest.
@@ -90,13 +58,6 @@ const DEVELOPMENT: &str = "
 
 pub(super) async fn development(connection: &mut PgConnection, points: u32) -> Result<Vec<FiguresAt>> {
     let rows = sqlx::query(DEVELOPMENT).bind(i64::from(points)).fetch_all(connection).await;
-    let mut moments = Vec::new();
-    for row in rows.map_err(IndexError::during("read the history"))? {
-        let figure = |index| column::<Option<i64>>(&row, index);
-        let figures = convert::figures([figure(1)?, figure(2)?, figure(3)?, figure(4)?, figure(5)?]);
-        if let Some(figures) = figures {
-            moments.push(FiguresAt { at: Nanos(column(&row, 0)?), figures });
-        }
-    }
-    Ok(moments)
+    let rows = rows.map_err(IndexError::during("read the history"))?;
+    rows.iter().filter_map(|row| read_figures(row).transpose()).collect()
 }

@@ -20,13 +20,14 @@ use sqlx::postgres::{PgConnection, PgRow};
 use tokio::sync::Notify;
 
 use super::changes::kept_figures;
-use super::convert::{column, count, volume_path};
+use super::convert::column;
 use super::scope::{RuleArrays, ScopeArrays};
 use super::selection::Search;
 use super::session::{Session, expect_whole_tables};
 use super::workers::IS_ALIVE;
 use super::{catalog, selection};
 use crate::index::convert::{Jobs, PendingRow, stamp, to_integer};
+use crate::index::rows::Columns as _;
 use crate::index::{IndexError, PendingReader, Result, WorkMark};
 use crate::model::pending::{Job, Outcome, PendingTotals, SAMPLE_BYTES, SMALL_FILE, Scope, Stage};
 use crate::model::rules::HashRules;
@@ -334,8 +335,8 @@ impl LeaseReader {
                 self.made.insert(column(row, 0)?);
             }
             if self.scope.reachable.contains(&VolumeId(column(row, 1)?)) {
-                totals.files += count(row, 2)?;
-                totals.bytes += count(row, 3)?;
+                totals.files += row.count(2)?;
+                totals.bytes += row.count(3)?;
             }
         }
         self.server_began = self.look_around().await?.1;
@@ -353,7 +354,7 @@ impl LeaseReader {
                 .fetch_one(connection)
                 .await
                 .map_err(IndexError::during("look for work"))?;
-            Ok((count(&row, 0)?, column(&row, 1)?))
+            Ok((row.count(0)?, column(&row, 1)?))
         };
         self.session.transaction("look for work", look).await
     }
@@ -425,7 +426,7 @@ impl LeaseReader {
         let found = sqlx::query(DIRECTORIES).bind(&ids).fetch_all(connection).await;
         let mut directories: HashMap<i64, Arc<Path>> = HashMap::with_capacity(ids.len());
         for row in found.map_err(IndexError::during("take a lease"))? {
-            if let Some(path) = self.mounts.absolute(VolumeId(column(&row, 1)?), &volume_path(&row, 2)?) {
+            if let Some(path) = self.mounts.absolute(VolumeId(column(&row, 1)?), &row.volume_path(2)?) {
                 directories.insert(column(&row, 0)?, path.into());
             }
         }
@@ -511,5 +512,5 @@ pub(super) async fn work_mark(connection: &mut PgConnection, reachable: &[Volume
     let reachable: Vec<i64> = reachable.iter().map(|volume| volume.0).collect();
     let row = sqlx::query(AssertSqlSafe(work_mark_query())).bind(&reachable).fetch_one(connection).await;
     let row = row.map_err(IndexError::during("look for work"))?;
-    Ok(WorkMark { discoveries: count(&row, 0)?, waiting: count(&row, 1)? })
+    Ok(WorkMark { discoveries: row.count(0)?, waiting: row.count(1)? })
 }

@@ -11,10 +11,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
 
-use super::convert::{column, count, volume_path};
+use super::convert::column;
 use super::scope::{ScopeArrays, with_scope};
 use super::session::{Session, expect_whole_tables};
 use crate::index::convert::{Jobs, PendingRow, digest, stamp};
+use crate::index::rows::Columns as _;
 use crate::index::{IndexError, PendingReader, Result};
 use crate::model::pending::{Job, PendingTotals, Scope, Stage};
 use crate::model::rot::{HashRange, Rereading};
@@ -120,7 +121,7 @@ impl Rereader {
                 statement = statement.bind(from).bind(to);
             }
             let row = statement.fetch_one(connection).await.map_err(failed())?;
-            Ok((PendingTotals { files: count(&row, 0)?, bytes: count(&row, 1)? }, column(&row, 2)?))
+            Ok((PendingTotals { files: row.count(0)?, bytes: row.count(1)? }, column(&row, 2)?))
         };
         let (totals, pieces) = session.transaction(operation, select).await?;
         let jobs = Jobs::new(Stage::Everything, None);
@@ -136,7 +137,7 @@ impl Rereader {
             for row in rows.map_err(IndexError::during(operation))? {
                 let (volume, directory): (i64, i64) = (column(&row, 0)?, column(&row, 1)?);
                 if met.insert(directory)
-                    && let Some(path) = self.mounts.absolute(VolumeId(volume), &volume_path(&row, 8)?)
+                    && let Some(path) = self.mounts.absolute(VolumeId(volume), &row.volume_path(8)?)
                 {
                     directories.insert(directory, path.into());
                 }

@@ -3,25 +3,21 @@
 //! A file of which a finding stands has no hash: whatever reads it and writes a hash, that hash is compared here with
 //! the one it should have, and taken away if it is another. So no scan can take rot for sound.
 
-use std::collections::HashMap;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
-
 use sqlx::AssertSqlSafe;
-use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::postgres::PgConnection;
 
-use super::convert::{column, count, volume_path};
+use super::convert::column;
 use super::scope::{ScopeArrays, with_scope};
 use super::session::expect_whole_tables;
 use super::write_back::{self, Rows};
-use crate::index::convert::{digest, ending, ring_position, to_count};
+use crate::index::convert::{ending, ring_position, to_count};
+use crate::index::rows::{Columns as _, RotCopies, read_rot, shown};
 use crate::index::{IndexError, Result};
 use crate::model::listing::Problem;
-use crate::model::path::VolumePath;
 use crate::model::pending::{Finding, Outcome};
-use crate::model::rot::{Ended, HashRange, MOST_COPIES, ROTTEN, RingPosition, Rot, ShownPath};
+use crate::model::rot::{Ended, HashRange, MOST_COPIES, ROTTEN, RingPosition, Rot};
 use crate::model::stamp::Nanos;
-use crate::model::volume::{Extent, Places, VolumeId};
+use crate::model::volume::{Extent, Places};
 
 /// Puts on record what hash files should have that had it until now, and have the stamp still. A finding of an
 /// earlier file in the same place gives way.
@@ -186,35 +182,11 @@ pub(super) async fn standing(
     // There is no index on hashes.
     expect_whole_tables(connection, operation).await?;
     let found = scope.query(COPIES).bind(i64::from(MOST_COPIES)).fetch_all(connection).await;
-    let mut copies: HashMap<(i64, Vec<u8>), Vec<ShownPath>> = HashMap::new();
+    let mut copies = RotCopies::default();
     for row in found.map_err(failed())? {
-        let (host, path) = places.show(VolumeId(column(&row, 2)?), &volume_path(&row, 3)?);
-        copies.entry((column(&row, 0)?, column(&row, 1)?)).or_default().push(ShownPath { host, path });
+        copies.add(&row, places)?;
     }
     rows.iter().map(|row| read_rot(row, places, &mut copies)).collect()
-}
-
-fn read_rot(
-    row: &PgRow,
-    places: &Places,
-    copies: &mut HashMap<(i64, Vec<u8>), Vec<ShownPath>>,
-) -> Result<Rot> {
-    let name: Vec<u8> = column(row, 1)?;
-    Ok(Rot {
-        place: shown(places, column(row, 2)?, &volume_path(row, 3)?, &name),
-        size: count(row, 4)?,
-        expected: digest(column(row, 5)?)?,
-        found: column::<Option<&[u8]>>(row, 6)?.map(digest).transpose()?,
-        problem: column::<Option<String>>(row, 8)?.unwrap_or_default(),
-        since: Nanos(column(row, 7)?),
-        copies: copies.remove(&(column(row, 0)?, name)).unwrap_or_default(),
-    })
-}
-
-fn shown(places: &Places, volume: i64, directory: &VolumePath, name: &[u8]) -> ShownPath {
-    let (host, mut path) = places.show(VolumeId(volume), directory);
-    path.push(OsStr::from_bytes(name));
-    ShownPath { host, path }
 }
 
 /// Findings whose file is not where it was.
@@ -306,7 +278,7 @@ pub(super) async fn conclude(
     let rows = scope.query(CONCLUDE).fetch_all(connection).await;
     let mut ended = Vec::new();
     for row in rows.map_err(IndexError::during("end what is settled"))? {
-        let place = shown(places, column(&row, 0)?, &volume_path(&row, 1)?, column(&row, 2)?);
+        let place = shown(places, &row.extent(0)?, column(&row, 2)?);
         ended.push(Ended { place, ending: ending(column(&row, 3)?)? });
     }
     Ok(ended)

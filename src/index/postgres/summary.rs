@@ -1,22 +1,19 @@
 //! Figures: how many files, groups, pending, problems.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
-
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor as _};
 
-use super::convert::{column, count, volume_path};
 use super::scope::{RuleArrays, ScopeArrays, governed, read_files, with_scope};
 use super::session::{Session, expect_whole_tables};
 use super::{catalog, changes};
 use crate::index::convert::{to_count, to_integer};
+use crate::index::rows::{Columns as _, read_problem};
 use crate::index::{IndexError, Result};
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
 use crate::model::pending::ExtentTotals;
 use crate::model::rules::HashRules;
 use crate::model::settings::HashPolicy;
-use crate::model::volume::{Extent, Places, VolumeId};
+use crate::model::volume::{Extent, Places};
 
 /// What is being done, for errors.
 const OPERATION: &str = "count files";
@@ -148,7 +145,7 @@ async fn find_groups(connection: &mut PgConnection, filter: &ReportFilter) -> Re
     let under = ScopeArrays::new(filter.under.as_deref().unwrap_or_default());
     let groups = under.query(GROUP_FIGURES).bind(filter.under.is_none()).bind(to_integer(filter.min_size));
     let figures = groups.fetch_one(connection).await.map_err(IndexError::during(OPERATION))?;
-    Ok((count(&figures, 0)?, count(&figures, 1)?, count(&figures, 2)?))
+    Ok((figures.count(0)?, figures.count(1)?, figures.count(2)?))
 }
 
 /// All figures but those of groups.
@@ -165,11 +162,11 @@ async fn count_all(connection: &mut PgConnection, filter: &ReportFilter) -> Resu
     let pending = rules.bind_to(under.query(text).bind(everywhere));
     let pending = pending.fetch_one(connection).await.map_err(failed())?;
     Ok(Summary {
-        files: count(&files, 0)?,
-        bytes: count(&files, 1)?,
-        problems: count(&files, 2)? + count(&files, 3)?,
-        pending_files: count(&pending, 0)?,
-        pending_bytes: count(&pending, 1)?,
+        files: files.count(0)?,
+        bytes: files.count(1)?,
+        problems: files.count(2)? + files.count(3)?,
+        pending_files: pending.count(0)?,
+        pending_bytes: pending.count(1)?,
         ..Summary::default()
     })
 }
@@ -212,15 +209,8 @@ pub(super) async fn problems(
     limit: u64,
 ) -> Result<Vec<ProblemRow>> {
     let rows = sqlx::query(PROBLEMS).bind(to_integer(limit)).fetch_all(connection).await;
-    let mut problems = Vec::new();
-    for row in rows.map_err(IndexError::during("read the problems"))? {
-        let (host, mut path) = places.show(VolumeId(column(&row, 0)?), &volume_path(&row, 1)?);
-        if let Some(name) = column::<Option<&[u8]>>(&row, 2)? {
-            path.push(OsStr::from_bytes(name));
-        }
-        problems.push(ProblemRow { host, path, problem: column(&row, 3)? });
-    }
-    Ok(problems)
+    let rows = rows.map_err(IndexError::during("read the problems"))?;
+    rows.iter().map(|row| read_problem(row, places)).collect()
 }
 
 const EXTENT_TOTALS: &str = with_scope!(
@@ -237,11 +227,11 @@ pub(super) async fn extent_totals(connection: &mut PgConnection, extents: &[Exte
     let row = scope.query(EXTENT_TOTALS).fetch_one(connection).await;
     let row = row.map_err(IndexError::during(operation))?;
     Ok(ExtentTotals {
-        directories: count(&row, 3)?,
-        files: count(&row, 0)?,
-        bytes: count(&row, 1)?,
-        problems: count(&row, 2)? + count(&row, 4)?,
-        unreadable_directories: count(&row, 4)?,
+        directories: row.count(3)?,
+        files: row.count(0)?,
+        bytes: row.count(1)?,
+        problems: row.count(2)? + row.count(4)?,
+        unreadable_directories: row.count(4)?,
     })
 }
 

@@ -1,12 +1,12 @@
 //! What a watcher was told of: names that are gone, and what was moved.
 
-use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::postgres::PgConnection;
 
-use super::convert::{column, volume_path};
 use super::discovery::forget_unseen;
 use super::rot;
 use super::session::expect_whole_tables;
-use crate::index::convert::{below, inode_to_integer, stamp, to_integer};
+use crate::index::convert::{below, inode_to_integer, to_integer};
+use crate::index::rows::{Columns as _, read_known_name};
 use crate::index::touched::{KnownMove, NEVER, OPERATION, Thinned};
 use crate::index::{IndexError, Result};
 use crate::model::listing::KnownName;
@@ -48,7 +48,7 @@ pub(super) async fn remove_absent(
     let root = sqlx::query_scalar(ROOT_OF_SCAN).bind(scan.0).fetch_one(&mut *connection).await;
     let root = RootId(root.map_err(failed())?);
     for row in &known {
-        let extent = Extent { volume: VolumeId(column(row, 0)?), path: volume_path(row, 1)? };
+        let extent = row.extent(0)?;
         removed += forget_unseen(connection, &extent, NEVER, root).await?;
     }
     Ok(removed)
@@ -162,15 +162,7 @@ pub(super) async fn known_names(
         .bind(names.iter().map(|(_, name)| &**name).collect::<Vec<&[u8]>>())
         .fetch_all(connection)
         .await;
-    known.map_err(IndexError::during(OPERATION))?.iter().map(known_name).collect()
-}
-
-fn known_name(row: &PgRow) -> Result<KnownName> {
-    Ok(KnownName {
-        directory: Extent { volume: VolumeId(column(row, 0)?), path: volume_path(row, 1)? },
-        name: column::<&[u8]>(row, 2)?.into(),
-        stamp: stamp(column(row, 3)?, column(row, 4)?, column(row, 5)?, column(row, 6)?),
-    })
+    known.map_err(IndexError::during(OPERATION))?.iter().map(read_known_name).collect()
 }
 
 const NAMES_OF: &str = "
@@ -188,5 +180,5 @@ pub(super) async fn names_of(
     let (volumes, inodes): (Vec<i64>, Vec<i64>) =
         files.iter().map(|(volume, inode)| (volume.0, inode_to_integer(*inode))).unzip();
     let rows = sqlx::query(NAMES_OF).bind(volumes).bind(inodes).fetch_all(connection).await;
-    rows.map_err(IndexError::during(operation))?.iter().map(known_name).collect()
+    rows.map_err(IndexError::during(operation))?.iter().map(read_known_name).collect()
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnection, PgRow};
 
-use super::convert::{column, count};
+use super::convert::column;
 use crate::index::convert::{self, WATCH_PATIENCE, to_integer, to_json};
+use crate::index::rows::Columns as _;
 use crate::index::{IndexError, Result};
 use crate::model::scan::RootId;
 use crate::model::stamp::Nanos;
@@ -71,7 +72,7 @@ fn read(row: &PgRow) -> Result<Watch> {
         since: Nanos(column(row, 5)?),
         silence,
         is_alive: silence < WATCH_PATIENCE,
-        events: count(row, 7)?,
+        events: row.count(7)?,
         next: NextReconciliation::from_columns(column(row, 8)?, column(row, 9)?),
     })
 }

@@ -11,9 +11,10 @@ use sqlx::postgres::PgConnection;
 use sqlx::postgres::types::PgInterval;
 use tokio::task::JoinHandle;
 
-use super::convert::{column, count};
+use super::convert::column;
 use super::session::Session;
 use crate::index::convert::{DIED, to_integer};
+use crate::index::rows::Columns as _;
 use crate::index::{IndexError, Result};
 use crate::model::worker::{Pace, Participant, SignOfLife, Worker, WorkerId};
 
@@ -186,10 +187,10 @@ pub(super) async fn workers(connection: &mut PgConnection) -> Result<Vec<Worker>
             age: since(column(&row, 4)?),
             silence: since(column(&row, 5)?),
             is_alive: column(&row, 6)?,
-            leases: count(&row, 7)?,
-            leased_files: count(&row, 8)?,
-            files: count(&row, 9)?,
-            bytes: count(&row, 10)?,
+            leases: row.count(7)?,
+            leased_files: row.count(8)?,
+            files: row.count(9)?,
+            bytes: row.count(10)?,
             files_per_second: column(&row, 11)?,
             bytes_per_second: column(&row, 12)?,
         });

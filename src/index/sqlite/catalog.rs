@@ -1,17 +1,16 @@
 //! Roots, volumes, mounts and scans: the small tables.
 
-use std::collections::HashMap;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::sqlite::SqliteConnection;
 
-use super::convert::{column, status, volume_path};
 use crate::index::convert::{self, below, to_integer, to_json};
+use crate::index::rows::{RootExtents, read_root};
 use crate::index::{IndexError, Result};
 use crate::model::group::Summary;
-use crate::model::path::{VolumePath, to_path};
-use crate::model::scan::{LastScan, Root, RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
+use crate::model::path::VolumePath;
+use crate::model::scan::{Root, RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
 use crate::model::stamp::Nanos;
 use crate::model::volume::{Extent, MountMap, MountedVolume, Places, VolumeId, VolumeIdentity};
@@ -199,7 +198,7 @@ const ROOTS: &str = "
 pub(super) async fn roots(connection: &mut SqliteConnection) -> Result<Vec<Root>> {
     let failed = || IndexError::during("read the roots");
     let rows = sqlx::query(ROOTS).fetch_all(&mut *connection).await.map_err(failed())?;
-    let mut extents: HashMap<i64, Vec<(Extent, bool)>> = HashMap::new();
+    let mut extents = RootExtents::new();
     let extent_rows: Vec<(i64, i64, Vec<u8>, bool)> =
         sqlx::query_as("select root_id, volume_id, path, linked from extents")
             .fetch_all(connection)
@@ -210,37 +209,6 @@ pub(super) async fn roots(connection: &mut SqliteConnection) -> Result<Vec<Root>
         extents.entry(root).or_default().push((extent, linked));
     }
     rows.iter().map(|row| read_root(row, &mut extents)).collect()
-}
-
-fn read_root(row: &SqliteRow, extents: &mut HashMap<i64, Vec<(Extent, bool)>>) -> Result<Root> {
-    let id: i64 = column(row, 0)?;
-    let (settings, upkeep): (&str, &str) = (column(row, 4)?, column(row, 11)?);
-    let damaged = |error| IndexError::Damaged(format!("the options of root {id}: {error}"));
-    let settings = serde_json::from_str(settings).map_err(damaged)?;
-    let upkeep = serde_json::from_str(upkeep).map_err(damaged)?;
-    let extents = extents.remove(&id).unwrap_or_default();
-    let scan: Option<i64> = column(row, 5)?;
-    let last_scan = match scan {
-        None => None,
-        Some(scan) => Some(LastScan {
-            id: ScanId(scan),
-            status: status(row, 6)?,
-            started_at: Nanos(column(row, 7)?),
-            ended_at: column::<Option<i64>>(row, 8)?.map(Nanos),
-            discovered: column::<Option<i64>>(row, 9)?.is_some(),
-        }),
-    };
-    Ok(Root {
-        id: RootId(id),
-        extent: Extent { volume: VolumeId(column(row, 1)?), path: volume_path(row, 2)? },
-        identity: VolumeIdentity(column::<&str>(row, 10)?.into()),
-        path: to_path(column(row, 3)?),
-        settings,
-        upkeep,
-        linked: extents.iter().filter(|(_, linked)| *linked).map(|(extent, _)| extent.clone()).collect(),
-        extents: extents.into_iter().map(|(extent, _)| extent).collect(),
-        last_scan,
-    })
 }
 
 /// Directories of a subtree that lie in no subtree of any remaining root.

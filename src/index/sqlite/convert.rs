@@ -4,10 +4,7 @@ use serde::{Deserialize, Deserializer};
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use crate::index::convert::{self, to_count};
 use crate::index::{IndexError, Result};
-use crate::model::path::VolumePath;
-use crate::model::scan::ScanStatus;
 
 /// Reads a column by position.
 pub(super) fn column<'r, T>(row: &'r SqliteRow, index: usize) -> Result<T>
@@ -16,21 +13,6 @@ where
 {
     // Unchecked: SQLite's values carry no declared type once they went through an expression.
     row.try_get_unchecked(index).map_err(|error| IndexError::Damaged(error.to_string()))
-}
-
-/// Reads a count or a size.
-pub(super) fn count(row: &SqliteRow, index: usize) -> Result<u64> {
-    Ok(to_count(column(row, index)?))
-}
-
-/// Reads a directory's path.
-pub(super) fn volume_path(row: &SqliteRow, index: usize) -> Result<VolumePath> {
-    Ok(VolumePath::new(column(row, index)?))
-}
-
-/// Reads a scan's status.
-pub(super) fn status(row: &SqliteRow, index: usize) -> Result<ScanStatus> {
-    convert::status(column(row, index)?)
 }
 
 /// Bytes that travel through JSON as SQLite's `hex` writes them.

@@ -11,9 +11,10 @@ use async_trait::async_trait;
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use super::convert::{column, count};
+use super::convert::column;
 use super::{catalog, summary};
 use crate::index::convert::{self, below, stamp, to_integer, to_json};
+use crate::index::rows::Columns as _;
 use crate::index::{FilesReader, IndexError, Result};
 use crate::model::digest::Digest;
 use crate::model::file::{FileItem, FilesFilter, KnownFile, WantedFiles};
@@ -413,7 +414,7 @@ impl SqliteFiles {
             let counted = counted.fetch_all(&mut self.connection).await;
             for row in &counted.map_err(IndexError::during(OPERATION))? {
                 let Some(key) = keys.get(column::<u32>(row, 0)? as usize) else { continue };
-                let size = GroupSize { files: count(row, 1)?, names: count(row, 2)? };
+                let size = GroupSize { files: row.count(1)?, names: row.count(2)? };
                 sizes.insert(*key, size);
                 if size.names >= LARGE_GROUP {
                     self.remember(*key, size);

@@ -2,17 +2,15 @@
 
 use std::collections::HashSet;
 
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::sqlite::SqliteConnection;
 
 use super::catalog::is_reading;
-use super::convert::{column, count, status, volume_path};
+use super::convert::column;
 use crate::index::convert::{self, to_integer};
+use crate::index::rows::{read_figures, read_run};
 use crate::index::{IndexError, Result};
-use crate::model::history::{FiguresAt, HistoryFilter, Run, RunRoot};
-use crate::model::path::{VolumePath, to_path};
-use crate::model::scan::{RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
-use crate::model::stamp::Nanos;
-use crate::model::volume::{Extent, VolumeId};
+use crate::model::history::{FiguresAt, HistoryFilter, Run};
+use crate::model::scan::{ScanId, ScanKind, ScanStatus};
 
 /// Runs by their numbers; the macro's parameter: which.
 macro_rules! select_runs {
@@ -73,44 +71,6 @@ async fn read(connection: &mut SqliteConnection, filter: HistoryFilter) -> Resul
     rows.iter().map(|row| Ok((read_run(row)?, column(row, 27)?))).collect()
 }
 
-fn read_run(row: &SqliteRow) -> Result<Run> {
-    let moment = |index| Ok::<_, IndexError>(column::<Option<i64>>(row, index)?.map(Nanos));
-    let figure = |index| column::<Option<i64>>(row, index);
-    Ok(Run {
-        id: ScanId(column(row, 0)?),
-        kind: convert::kind(column(row, 1)?)?,
-        status: status(row, 2)?,
-        root: read_root(row)?,
-        started_at: Nanos(column(row, 3)?),
-        discovered_at: moment(4)?,
-        ended_at: moment(5)?,
-        counts: ScanCounts {
-            directories: count(row, 6)?,
-            files_seen: count(row, 7)?,
-            bytes_seen: count(row, 8)?,
-            added: count(row, 9)?,
-            updated: count(row, 10)?,
-            removed: count(row, 11)?,
-            hashed: count(row, 12)?,
-            bytes_read: count(row, 13)?,
-            problems: count(row, 14)?,
-            events: count(row, 15)?,
-        },
-        error: column(row, 16)?,
-        figures: convert::figures([figure(17)?, figure(18)?, figure(19)?, figure(20)?, figure(21)?]),
-    })
-}
-
-fn read_root(row: &SqliteRow) -> Result<Option<RunRoot>> {
-    let Some(id) = column::<Option<i64>>(row, 22)? else { return Ok(None) };
-    Ok(Some(RunRoot {
-        id: RootId(id),
-        extent: Extent { volume: VolumeId(column(row, 23)?), path: volume_path(row, 24)? },
-        path: to_path(column(row, 25)?),
-        within: column::<Option<&[u8]>>(row, 26)?.map(VolumePath::new),
-    }))
-}
-
 /// Of the runs that end in the same part of the time, ?1 parts in all, the latest. With `max`, SQLite takes the other
 /// columns from the row that has it.
 const DEVELOPMENT: &str = "
@@ -126,13 +86,6 @@ const DEVELOPMENT: &str = "
 
 pub(super) async fn development(connection: &mut SqliteConnection, points: u32) -> Result<Vec<FiguresAt>> {
     let rows = sqlx::query(DEVELOPMENT).bind(points).fetch_all(connection).await;
-    let mut moments = Vec::new();
-    for row in rows.map_err(IndexError::during("read the history"))? {
-        let figure = |index| column::<Option<i64>>(&row, index);
-        let figures = convert::figures([figure(1)?, figure(2)?, figure(3)?, figure(4)?, figure(5)?]);
-        if let Some(figures) = figures {
-            moments.push(FiguresAt { at: Nanos(column(&row, 0)?), figures });
-        }
-    }
-    Ok(moments)
+    let rows = rows.map_err(IndexError::during("read the history"))?;
+    rows.iter().filter_map(|row| read_figures(row).transpose()).collect()
 }

@@ -12,10 +12,11 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use sqlx::sqlite::SqliteConnection;
 
-use super::convert::{HexBytes, column, count, volume_path};
+use super::convert::{HexBytes, column};
 use super::selection;
 use super::summary::kept;
 use crate::index::convert::{Jobs, PendingRow, digest, read_json, stamp, to_integer, to_json};
+use crate::index::rows::Columns as _;
 use crate::index::{IndexError, PendingReader, Result};
 use crate::model::pending::{Job, PendingTotals, SAMPLE_BYTES, SMALL_FILE, Scope, Stage};
 use crate::model::rot::Rereading;
@@ -52,8 +53,8 @@ async fn count_pending(connection: &mut SqliteConnection, stage: Stage) -> Resul
         .fetch_one(connection)
         .await
         .map_err(IndexError::during("select what is to be read"))?;
-    let bytes = count(&row, if stage == Stage::Size { 2 } else { 1 })?;
-    Ok(PendingTotals { files: count(&row, 0)?, bytes })
+    let bytes = row.count(if stage == Stage::Size { 2 } else { 1 })?;
+    Ok(PendingTotals { files: row.count(0)?, bytes })
 }
 
 /// An element of a window.
@@ -116,7 +117,7 @@ impl SqlitePending {
         let found = sqlx::query(PATHS).bind(to_json(&ids)?).fetch_all(&mut self.connection).await;
         let mut paths = HashMap::with_capacity(ids.len());
         for row in found.map_err(IndexError::during("read what is pending"))? {
-            if let Some(path) = self.mounts.absolute(VolumeId(column(&row, 1)?), &volume_path(&row, 2)?) {
+            if let Some(path) = self.mounts.absolute(VolumeId(column(&row, 1)?), &row.volume_path(2)?) {
                 paths.insert(column(&row, 0)?, path.into());
             }
         }

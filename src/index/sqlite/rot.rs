@@ -3,23 +3,20 @@
 //! A file of which a finding stands has no hash: whatever reads it and writes a hash, that hash is compared here with
 //! the one it should have, and taken away if it is another. So no scan can take rot for sound.
 
-use std::collections::HashMap;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
-
 use sqlx::AssertSqlSafe;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::sqlite::SqliteConnection;
 
 use super::bulk::{Binder, Bulk};
-use super::convert::{column, count, volume_path};
+use super::convert::column;
 use super::{scope, write_back};
-use crate::index::convert::{digest, ending, inode_to_integer, ring_position, to_count, to_integer};
+use crate::index::convert::{ending, inode_to_integer, ring_position, to_count, to_integer};
+use crate::index::rows::{Columns as _, RotCopies, read_rot, shown};
 use crate::index::{IndexError, Result};
 use crate::model::listing::Problem;
 use crate::model::pending::{Finding, Outcome};
-use crate::model::rot::{Ended, HashRange, MOST_COPIES, ROTTEN, RingPosition, Rot, ShownPath};
+use crate::model::rot::{Ended, HashRange, MOST_COPIES, ROTTEN, RingPosition, Rot};
 use crate::model::stamp::Nanos;
-use crate::model::volume::{Extent, Places, VolumeId};
+use crate::model::volume::{Extent, Places};
 
 /// Puts on record what hash files should have that had it until now, and have the stamp still. A finding of an
 /// earlier file in the same place gives way.
@@ -192,35 +189,11 @@ pub(super) async fn standing(
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    let mut copies: HashMap<(i64, Vec<u8>), Vec<ShownPath>> = HashMap::new();
+    let mut copies = RotCopies::default();
     for row in sqlx::query(COPIES).bind(MOST_COPIES).fetch_all(connection).await.map_err(failed())? {
-        let (host, path) = places.show(VolumeId(column(&row, 2)?), &volume_path(&row, 3)?);
-        copies.entry((column(&row, 0)?, column(&row, 1)?)).or_default().push(ShownPath { host, path });
+        copies.add(&row, places)?;
     }
     rows.iter().map(|row| read_rot(row, places, &mut copies)).collect()
-}
-
-fn read_rot(
-    row: &SqliteRow,
-    places: &Places,
-    copies: &mut HashMap<(i64, Vec<u8>), Vec<ShownPath>>,
-) -> Result<Rot> {
-    let name: Vec<u8> = column(row, 1)?;
-    Ok(Rot {
-        place: shown(places, column(row, 2)?, &volume_path(row, 3)?, &name),
-        size: count(row, 4)?,
-        expected: digest(column(row, 5)?)?,
-        found: column::<Option<&[u8]>>(row, 6)?.map(digest).transpose()?,
-        problem: column::<Option<String>>(row, 8)?.unwrap_or_default(),
-        since: Nanos(column(row, 7)?),
-        copies: copies.remove(&(column(row, 0)?, name)).unwrap_or_default(),
-    })
-}
-
-fn shown(places: &Places, volume: i64, directory: &crate::model::path::VolumePath, name: &[u8]) -> ShownPath {
-    let (host, mut path) = places.show(VolumeId(volume), directory);
-    path.push(OsStr::from_bytes(name));
-    ShownPath { host, path }
 }
 
 /// Findings whose file is not where it was.
@@ -304,7 +277,7 @@ pub(super) async fn conclude(
         let (directory, name): (i64, Vec<u8>) = (column(&row, 0)?, column(&row, 1)?);
         let forget = sqlx::query("delete from rot where directory_id = ? and name = ?");
         forget.bind(directory).bind(&name).execute(&mut *connection).await.map_err(failed())?;
-        let place = shown(places, column(&row, 2)?, &volume_path(&row, 3)?, &name);
+        let place = shown(places, &row.extent(2)?, &name);
         ended.push(Ended { place, ending: ending(column(&row, 4)?)? });
     }
     Ok(ended)

@@ -1,20 +1,17 @@
 //! Figures: how many files, groups, pending, problems.
 
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
-
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection as _};
 
-use super::convert::{column, count, volume_path};
 use super::{SqliteIndex, catalog, scope};
 use crate::index::convert::{read_json, to_count, to_integer, to_json};
+use crate::index::rows::{Columns as _, read_problem};
 use crate::index::{IndexError, Result};
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
 use crate::model::pending::ExtentTotals;
 use crate::model::rules::HashRules;
 use crate::model::settings::HashPolicy;
-use crate::model::volume::{Extent, Places, VolumeId};
+use crate::model::volume::{Extent, Places};
 
 const CREATE_GROUPS: &str = "
     create temp table groups (id integer primary key, size integer, hash blob, files integer, names integer)";
@@ -185,7 +182,7 @@ async fn find_groups(connection: &mut SqliteConnection, filter: &ReportFilter) -
     let select = sqlx::query(AssertSqlSafe(text)).bind(to_integer(filter.min_size));
     select.execute(&mut *connection).await.map_err(failed())?;
     let figures = sqlx::query(GROUP_FIGURES).fetch_one(connection).await.map_err(failed())?;
-    Ok((count(&figures, 0)?, count(&figures, 1)?, count(&figures, 2)?))
+    Ok((figures.count(0)?, figures.count(1)?, figures.count(2)?))
 }
 
 /// All figures but those of groups.
@@ -207,11 +204,11 @@ async fn count_all(connection: &mut SqliteConnection, filter: &ReportFilter) -> 
     let directories: i64 = directories.map_err(failed())?;
     let pending = sqlx::query(pending).bind(everywhere).fetch_one(connection).await.map_err(failed())?;
     Ok(Summary {
-        files: count(&files, 0)?,
-        bytes: count(&files, 1)?,
-        problems: count(&files, 2)? + to_count(directories),
-        pending_files: count(&pending, 0)?,
-        pending_bytes: count(&pending, 1)?,
+        files: files.count(0)?,
+        bytes: files.count(1)?,
+        problems: files.count(2)? + to_count(directories),
+        pending_files: pending.count(0)?,
+        pending_bytes: pending.count(1)?,
         ..Summary::default()
     })
 }
@@ -250,15 +247,8 @@ pub(super) async fn problems(
     limit: u64,
 ) -> Result<Vec<ProblemRow>> {
     let rows = sqlx::query(PROBLEMS).bind(to_integer(limit)).fetch_all(connection).await;
-    let mut problems = Vec::new();
-    for row in rows.map_err(IndexError::during("read the problems"))? {
-        let (host, mut path) = places.show(VolumeId(column(&row, 0)?), &volume_path(&row, 1)?);
-        if let Some(name) = column::<Option<&[u8]>>(&row, 2)? {
-            path.push(OsStr::from_bytes(name));
-        }
-        problems.push(ProblemRow { host, path, problem: column(&row, 3)? });
-    }
-    Ok(problems)
+    let rows = rows.map_err(IndexError::during("read the problems"))?;
+    rows.iter().map(|row| read_problem(row, places)).collect()
 }
 
 const EXTENT_TOTALS: &str = "
@@ -277,11 +267,11 @@ pub(super) async fn extent_totals(
     let files = sqlx::query(EXTENT_TOTALS).fetch_one(&mut *connection).await.map_err(failed())?;
     let directories = sqlx::query(EXTENT_DIRECTORIES).fetch_one(connection).await.map_err(failed())?;
     Ok(ExtentTotals {
-        directories: count(&directories, 0)?,
-        files: count(&files, 0)?,
-        bytes: count(&files, 1)?,
-        problems: count(&files, 2)? + count(&directories, 1)?,
-        unreadable_directories: count(&directories, 1)?,
+        directories: directories.count(0)?,
+        files: files.count(0)?,
+        bytes: files.count(1)?,
+        problems: files.count(2)? + directories.count(1)?,
+        unreadable_directories: directories.count(1)?,
     })
 }
 

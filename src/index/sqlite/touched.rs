@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::sqlite::SqliteConnection;
 
 use super::bulk::Bulk;
 use super::catalog::delete_collected;
-use super::convert::{column, volume_path};
 use super::discovery::collect_gone;
 use super::rot;
-use crate::index::convert::{below, inode_to_integer, stamp, to_integer, to_json};
+use crate::index::convert::{below, inode_to_integer, to_integer, to_json};
+use crate::index::rows::{Columns as _, read_known_name};
 use crate::index::touched::{KnownMove, NEVER, OPERATION, Thinned};
 use crate::index::{IndexError, Result};
 use crate::model::listing::KnownName;
@@ -68,7 +68,7 @@ pub(super) async fn remove_absent(
     let root = sqlx::query_scalar(ROOT_OF_SCAN).bind(scan.0).fetch_one(&mut *connection).await;
     let root = RootId(root.map_err(IndexError::during(OPERATION))?);
     for row in known {
-        let extent = Extent { volume: VolumeId(column(&row, 0)?), path: volume_path(&row, 1)? };
+        let extent = row.extent(0)?;
         collect_gone(connection, &extent, NEVER, root).await?;
     }
     removed += delete_collected(connection).await?;
@@ -185,15 +185,7 @@ pub(super) async fn known_names(
             binder.push(directory.volume.0).push(directory.path.as_bytes()).push(&**name);
         })
         .await?;
-    rows.iter().map(known_name).collect()
-}
-
-fn known_name(row: &SqliteRow) -> Result<KnownName> {
-    Ok(KnownName {
-        directory: Extent { volume: VolumeId(column(row, 0)?), path: volume_path(row, 1)? },
-        name: column::<&[u8]>(row, 2)?.into(),
-        stamp: stamp(column(row, 3)?, column(row, 4)?, column(row, 5)?, column(row, 6)?),
-    })
+    rows.iter().map(read_known_name).collect()
 }
 
 /// ?: a JSON array of inodes.
@@ -212,7 +204,7 @@ pub(super) async fn names_of(
     let rows = sqlx::query(NAMES_OF).bind(to_json(&inodes)?).fetch_all(connection).await;
     let mut names = Vec::new();
     for row in rows.map_err(IndexError::during("look for hard links"))? {
-        let known = known_name(&row)?;
+        let known = read_known_name(&row)?;
         if wanted.contains(&(known.directory.volume, known.stamp.inode)) {
             names.push(known);
         }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnection;
 
-use super::convert::{column, count};
+use super::convert::column;
 use crate::index::convert::to_integer;
+use crate::index::rows::Columns as _;
 use crate::index::{IndexError, Result, WorkMark};
 use crate::model::stamp::Nanos;
 use crate::model::worker::{Participant, SignOfLife, Worker, WorkerId};
@@ -77,8 +78,8 @@ pub(super) async fn workers(connection: &mut SqliteConnection, is_alive: bool) -
             is_alive,
             leases: 0,
             leased_files: 0,
-            files: count(&row, 6)?,
-            bytes: count(&row, 7)?,
+            files: row.count(6)?,
+            bytes: row.count(7)?,
             files_per_second: column(&row, 8)?,
             bytes_per_second: column(&row, 9)?,
         });
@@ -89,5 +90,5 @@ pub(super) async fn workers(connection: &mut SqliteConnection, is_alive: bool) -
 pub(super) async fn work_mark(connection: &mut SqliteConnection) -> Result<WorkMark> {
     let discoveries = "select count(*) from scans where discovered_at is not null";
     let row = sqlx::query(discoveries).fetch_one(connection).await;
-    Ok(WorkMark { discoveries: count(&row.map_err(IndexError::during("look for work"))?, 0)?, waiting: 0 })
+    Ok(WorkMark { discoveries: row.map_err(IndexError::during("look for work"))?.count(0)?, waiting: 0 })
 }
