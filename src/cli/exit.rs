@@ -64,6 +64,7 @@ impl From<ScanError> for Failure {
             | ScanError::NotADirectory(_)
             | ScanError::Unknown(_)
             | ScanError::PassedOver(_)
+            | ScanError::NoSampleOfFiles(_)
             | ScanError::Filter(_)
             | ScanError::Names(_) => Self::Usage(error.to_string()),
             ScanError::Index(error) => error.into(),

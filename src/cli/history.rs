@@ -35,7 +35,7 @@ pub(super) struct HistoryArgs {
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     /// At most N runs
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
     /// Print as JSON
     #[arg(long)]

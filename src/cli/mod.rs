@@ -31,7 +31,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
     0  done
     1  done, but some files or directories could not be read, or are not what they were (verify)
-    2  usage or configuration
+    2  usage or configuration, or the output could not be written
     3  the index cannot be used
   130  interrupted; 'dupfind resume' goes on
 

@@ -116,7 +116,8 @@ fn write_text(
     }
     if mode == VerifyMode::Accept {
         let files = plural(report.accepted, "rotten file", "rotten files");
-        writeln!(output, "accepted {files} as they are")?;
+        let are = if report.accepted == 1 { "it is" } else { "they are" };
+        writeln!(output, "accepted {files} as {are}")?;
     }
     if context.quiet {
         return Ok(());
@@ -131,8 +132,11 @@ fn write_text(
     let seconds = elapsed.as_secs_f64();
     writeln!(output, "read {read} of {verified} in {seconds:.1} s: {intact} as they were{changed}")?;
     if let VerifyMode::Sample(share) = mode {
-        let samples = count(share.samples_in_a_round().into());
-        writeln!(output, "{samples} samples of this size in a row reach every file that has a hash")?;
+        let samples = share.samples_in_a_round();
+        if samples > 1 {
+            let samples = count(samples.into());
+            writeln!(output, "{samples} samples of this size in a row reach every file that has a hash")?;
+        }
     }
     let warn = |text: String| context.style.warning(&text);
     if report.not_read > 0 {
@@ -182,7 +186,7 @@ fn write_rot(rot: &Rot, output: &mut impl Write, context: &Context) -> io::Resul
         writeln!(output, "  no copy of it is known")?;
     }
     for copy in &rot.copies {
-        writeln!(output, "  copy     {}", shown(copy))?;
+        writeln!(output, "  copy     {}", shown(&copy.place))?;
     }
     Ok(())
 }
@@ -199,7 +203,7 @@ fn outcome_json(report: &VerifyReport, mode: VerifyMode, elapsed: Duration) -> V
         value["found"] = rot.found.map(|found| found.to_string()).into();
         value["problem"] = rot.problem.as_str().into();
         value["since"] = rfc3339(rot.since).into();
-        value["copies"] = rot.copies.iter().map(place_json).collect();
+        value["copies"] = rot.copies.iter().map(|copy| place_json(&copy.place)).collect();
         value
     };
     let (rotten, unreadable): (Vec<&Rot>, Vec<&Rot>) = report.rot.iter().partition(|rot| rot.found.is_some());

@@ -177,6 +177,7 @@ impl From<SyncError> for Failure {
     fn from(error: SyncError) -> Self {
         match error {
             SyncError::NothingToWatch | SyncError::Intervals { .. } => Self::Usage(error.to_string()),
+            SyncError::NothingLeft => Self::Index(error.to_string()),
             SyncError::Scan(error) => error.into(),
             SyncError::Index(error) => error.into(),
         }

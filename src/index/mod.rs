@@ -95,7 +95,7 @@ pub trait Index: Send + Sync + Debug {
     /// process holds that, too.
     async fn sign_watches(&self, host: &str, signs: &[WatchSign]) -> Result<()>;
 
-    /// Says that this host does not watch these roots any more.
+    /// Says that this process, on this host, does not watch these roots any more.
     async fn end_watches(&self, host: &str, roots: &[RootId]) -> Result<()>;
 
     /// The roots, in the order of their paths.
@@ -161,7 +161,7 @@ pub trait Index: Send + Sync + Debug {
     /// other files in their places or accepted what they hold.
     async fn rot(&self, places: &Places, extents: &[Extent]) -> Result<Vec<Rot>>;
 
-    /// The names in these subtrees that have no hash. Looks at each row.
+    /// The names in these subtrees that have no hash, and should have none. Looks at each row.
     async fn count_unhashed(&self, extents: &[Extent]) -> Result<u64>;
 
     /// Up to where the samples of a subtree have come.

@@ -14,7 +14,7 @@ use crate::model::group::ProblemRow;
 use crate::model::history::{FiguresAt, Run, RunRoot};
 use crate::model::listing::KnownName;
 use crate::model::path::{VolumePath, to_path};
-use crate::model::rot::{Rot, ShownPath};
+use crate::model::rot::{Rot, RotCopy, ShownPath};
 use crate::model::scan::{LastScan, Root, RootId, ScanCounts, ScanId};
 use crate::model::stamp::Nanos;
 use crate::model::volume::{Extent, Places, VolumeId, VolumeIdentity};
@@ -155,13 +155,16 @@ pub(super) fn read_problem(row: &impl Columns, places: &Places) -> Result<Proble
 
 /// Good copies of rotten files, by their directories and names.
 #[derive(Default)]
-pub(super) struct RotCopies(HashMap<(i64, Vec<u8>), Vec<ShownPath>>);
+pub(super) struct RotCopies(HashMap<(i64, Vec<u8>), Vec<RotCopy>>);
 
 impl RotCopies {
     /// Reads one more.
     pub(super) fn add(&mut self, row: &impl Columns, places: &Places) -> Result<()> {
         let copies = self.0.entry((row.value(0)?, row.value(1)?)).or_default();
-        copies.push(shown_directory(places, &row.extent(2)?));
+        copies.push(RotCopy {
+            place: shown_directory(places, &row.extent(2)?),
+            modified: Nanos(row.value(4)?),
+        });
         Ok(())
     }
 }

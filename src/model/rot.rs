@@ -138,11 +138,20 @@ pub struct Rot {
     /// When it was found.
     pub since: Nanos,
     /// Files that have the content it should have: a name of each, at most [`MOST_COPIES`].
-    pub copies: Vec<ShownPath>,
+    pub copies: Vec<RotCopy>,
 }
 
 /// Copies that are named of a rotten file.
 pub const MOST_COPIES: u32 = 5;
+
+/// A file that held, when it was last read, what a rotten one should hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RotCopy {
+    /// Where it is.
+    pub place: ShownPath,
+    /// Its mtime then.
+    pub modified: Nanos,
+}
 
 /// A path, and the host it is of, where the index knows several.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -166,7 +166,7 @@ pub fn notes(head: &Head) -> Vec<String> {
         let problems = if summary.problems == 1 { "1 file or directory" } else { "files and directories" };
         let number =
             if summary.problems == 1 { String::new() } else { format!("{} ", count(summary.problems)) };
-        notes.push(format!("{number}{problems} could not be read; 'dupfind status --problems' lists them"));
+        notes.push(format!("{number}{problems} could not be read, or are not what they were; 'dupfind status --problems' lists them"));
     }
     notes
 }

@@ -28,6 +28,9 @@ pub enum ScanError {
     /// A root's options keep its walks out of the directory.
     #[error("{}: passed over by the options of its root; 'dupfind roots --json' shows them", escape_path(.0))]
     PassedOver(PathBuf),
+    /// A part of a directory's files can be chosen, but not of a file.
+    #[error("{}: a file; --sample takes directories, and without it the file is read whole", escape_path(.0))]
+    NoSampleOfFiles(PathBuf),
     /// The options choose no file that could exist.
     #[error(transparent)]
     Filter(#[from] FilterError),

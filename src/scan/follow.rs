@@ -78,6 +78,8 @@ impl Journal {
 pub struct Followed {
     /// What changed in the index, over all roots.
     pub counts: ScanCounts,
+    /// What was renamed, as far as it keeps what is known of it.
+    pub moved: u64,
     /// Roots that could not be reached, and why; nothing of theirs was removed.
     pub offline: Vec<(RootId, String)>,
     /// Roots that the index does not know any more.
@@ -120,7 +122,7 @@ impl Run<'_> {
         let touched = self.open_roots(&seen.roots, &known, journal, &mut followed).await?;
         if let Some(first) = self.scans.first() {
             let scan = first.id;
-            self.write_moves(scan, &seen.moves, &known).await?;
+            followed.result.moved = self.write_moves(scan, &seen.moves, &known).await?;
         }
         let mut walked = Walked::default();
         self.discover_touched(touched, &known, &mut walked).await?;
@@ -253,7 +255,7 @@ impl Run<'_> {
         scan: ScanId,
         renamed: &[SeenMove],
         known: &[Root],
-    ) -> Result<(), ScanError> {
+    ) -> Result<u64, ScanError> {
         let mut told = Vec::new();
         for seen in renamed {
             let Some(moved) = self.to_move(seen, known) else { continue };
@@ -268,7 +270,7 @@ impl Run<'_> {
         if !told.is_empty() {
             self.writer.write_moves(scan, &told).await?;
         }
-        Ok(())
+        Ok(told.len() as u64)
     }
 
     /// What the index is told of a move: nothing if what is there now may be something else. A later move of the same

@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,8 +21,9 @@ use crate::model::group::{ProblemRow, Summary};
 use crate::model::listing::Problem;
 use crate::model::path::VolumePath;
 use crate::model::pending::{FileKey, Finding, Job, Outcome, PendingName, PendingTotals, Scope};
-use crate::model::rot::{Ended, Rereading, Rot, Share};
+use crate::model::rot::{Ended, Rereading, Rot, RotCopy, Share, ShownPath};
 use crate::model::scan::{Root, ScanCounts, ScanId, ScanKind, ScanStatus};
+use crate::model::stamp::FileStat;
 use crate::model::volume::{Extent, MountMap};
 use crate::model::worker::Participant;
 use crate::progress::Phase;
@@ -35,7 +37,7 @@ const MOST_REMEMBERED: usize = 64 * 1024;
 /// What is to be verified.
 #[derive(Debug, Clone)]
 pub struct VerifyRequest {
-    /// Directories; everything that can be reached if there are none. To accept something, also files.
+    /// Directories, and unless samples are wanted also files; everything that can be reached if there are none.
     pub directories: Vec<PathBuf>,
     /// Which files in them.
     pub mode: VerifyMode,
@@ -104,8 +106,15 @@ struct Target {
     /// What of them can be reached.
     reachable: Vec<Extent>,
     mounts: MountMap,
-    /// If only some files are meant: these, and what is below them.
-    only: Option<Vec<PathBuf>>,
+    /// If only some files are meant: these, and what is below directories.
+    only: Option<Vec<Meaning>>,
+}
+
+/// A file or a directory that is meant.
+#[derive(Debug, Clone)]
+struct Meaning {
+    path: PathBuf,
+    is_file: bool,
 }
 
 impl Target {
@@ -162,11 +171,15 @@ impl Scanner {
         let (extents, only) = if is_everything {
             let volumes = self.index.volumes().await?.into_iter();
             (volumes.map(|(volume, _)| Extent { volume, path: VolumePath::new(b"") }).collect(), None)
-        } else if request.mode == VerifyMode::Accept {
-            let (extents, only) = self.extents_and_files(&request.directories, &mounts).await?;
-            (extents, Some(only))
         } else {
-            (self.extents_of(&request.directories).await?, None)
+            let (extents, only) = self.extents_and_files(&request.directories, &mounts).await?;
+            if let (Some(Meaning { path, is_file: true }), VerifyMode::Sample(_)) =
+                (only.iter().find(|meant| meant.is_file), request.mode)
+            {
+                return Err(ScanError::NoSampleOfFiles(path.clone()));
+            }
+            let is_narrow = request.mode == VerifyMode::Accept || only.iter().any(|meant| meant.is_file);
+            (extents, is_narrow.then_some(only))
         };
         let extents = without_inner(extents);
         // Of everything, exactly what is mounted: samples of it have a position of their own, so that hosts which
@@ -214,7 +227,7 @@ impl Scanner {
         &self,
         paths: &[PathBuf],
         mounts: &MountMap,
-    ) -> Result<(Vec<Extent>, Vec<PathBuf>), ScanError> {
+    ) -> Result<(Vec<Extent>, Vec<Meaning>), ScanError> {
         let (mut extents, mut only) = (Vec::new(), Vec::new());
         let roots = self.index.roots().await?;
         for path in paths {
@@ -224,7 +237,8 @@ impl Scanner {
             let (parent, name) = (real.parent(), real.file_name());
             let (Some(parent), Some(name), false) = (parent, name, is_directory) else {
                 for extent in self.extents_of(std::slice::from_ref(path)).await? {
-                    only.extend(mounts.absolute(extent.volume, &extent.path));
+                    let shown = mounts.absolute(extent.volume, &extent.path);
+                    only.extend(shown.map(|path| Meaning { path, is_file: false }));
                     extents.push(extent);
                 }
                 continue;
@@ -234,10 +248,29 @@ impl Scanner {
             if !roots.iter().flat_map(|root| &root.extents).any(|covered| covered.covers(&extent)) {
                 return Err(ScanError::Unknown(path.clone()));
             }
-            only.extend(mounts.absolute(extent.volume, &extent.path).map(|shown| shown.join(name)));
+            let known = self.index.known_names(&[(extent.clone(), name.as_bytes().into())]).await?;
+            if known.is_empty() && std::fs::symlink_metadata(&real).is_err() {
+                return Err(ScanError::Unknown(path.clone()));
+            }
+            let shown = mounts.absolute(extent.volume, &extent.path);
+            only.extend(shown.map(|shown| Meaning { path: shown.join(name), is_file: true }));
             extents.push(extent);
         }
         Ok((extents, only))
+    }
+}
+
+impl Scanner {
+    /// True if a copy on a disk of this host is not what the index knows any more.
+    fn has_changed(&self, copy: &RotCopy, size: u64) -> bool {
+        if copy.place.host.as_ref().is_some_and(|host| **host != *self.host.name) {
+            return false;
+        }
+        let is_same = |metadata: std::fs::Metadata| {
+            let stat = FileStat::from(&metadata);
+            metadata.is_file() && (stat.size, stat.mtime) == (size, copy.modified)
+        };
+        !std::fs::symlink_metadata(&copy.place.path).is_ok_and(is_same)
     }
 }
 
@@ -465,11 +498,24 @@ impl Verification<'_> {
         report.ended = writer.conclude(&places, &target.extents).await?;
         writer.commit().await?;
         if !report.is_interrupted() {
-            report.unhashed = scanner.index.count_unhashed(&target.reachable).await?;
+            if target.only.is_none() {
+                report.unhashed = scanner.index.count_unhashed(&target.reachable).await?;
+            }
             report.summary = Some(writer.settle().await?);
         }
         // After the index over hashes was made, if it was lacking.
         report.rot = scanner.index.rot(&places, &target.extents).await?;
+        if let Some(only) = &target.only {
+            let is_meant = |place: &ShownPath| {
+                let is_here = place.host.as_ref().is_none_or(|host| **host == *scanner.host.name);
+                is_here && only.iter().any(|meant| place.path.starts_with(&meant.path))
+            };
+            report.rot.retain(|rot| is_meant(&rot.place));
+        }
+        for rot in &mut report.rot {
+            let size = rot.size;
+            rot.copies.retain(|copy| !scanner.has_changed(copy, size));
+        }
         report.counts.problems = report.denied + report.rot.len() as u64;
         writer.end_scan(scan, report.status, &report.counts, None).await?;
         if let Some(figures) = &report.summary {
@@ -514,7 +560,7 @@ fn tally(outcome: &Outcome, report: &mut VerifyReport) -> bool {
 struct Meant {
     chosen: Box<dyn PendingReader>,
     /// Files and directories; nothing if all are meant.
-    only: Option<Vec<PathBuf>>,
+    only: Option<Vec<Meaning>>,
     but: Rc<RefCell<HashSet<FileKey>>>,
     /// How many were read before.
     skipped: Rc<Cell<u64>>,
@@ -528,7 +574,7 @@ impl Meant {
         }
         let Some(only) = &self.only else { return true };
         let path = name.path();
-        only.iter().any(|meant| path.starts_with(meant))
+        only.iter().any(|meant| path.starts_with(&meant.path))
     }
 }
 

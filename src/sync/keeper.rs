@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 
 use super::pieces::halves;
-use super::roots::KeptRoot;
+use super::roots::{KeptRoot, SIGN};
 use super::told::{Teller, Told};
 use super::watcher::Watcher;
 use crate::cancel::Cancel;
@@ -23,9 +23,6 @@ use crate::model::upkeep::WatchMode;
 use crate::model::volume::Host;
 use crate::progress::Progress;
 use crate::scan::{Followed, Journal, Reconciled, ScanError, Scanner, Seen, Workers};
-
-/// How often the index is told what is watched, and asked what is to be: three times in a watcher's patience.
-const SIGN: Duration = Duration::from_secs(20);
 
 /// What a watcher did is summed in rows of so long.
 const JOURNAL_INTERVAL: Duration = Duration::from_hours(1);
@@ -57,6 +54,12 @@ pub enum SyncError {
         "no directory is marked to be watched: name some, or mark them with 'dupfind roots add DIR --watch'"
     )]
     NothingToWatch,
+    /// The index knows none of the named directories any more.
+    #[error(
+        "the index knows none of these directories any more (was it deleted, or were they removed from it?); \
+         'dupfind watch DIR' begins anew"
+    )]
+    NothingLeft,
     /// The options of a root contradict each other.
     #[error("{path}: {source}")]
     Intervals {
@@ -116,6 +119,8 @@ pub struct Keeper {
     signed: Instant,
     /// The index was not told yet how a root stands now.
     is_news: bool,
+    /// The index knows none of the roots any more that were to be watched.
+    is_over: bool,
     /// What was seen is not looked at sooner.
     rest_until: Instant,
     /// When something was written that reports do not know yet.
@@ -138,6 +143,7 @@ impl Keeper {
             journal_began: now,
             signed: now,
             is_news: true,
+            is_over: false,
             rest_until: now,
             unsettled: None,
             settle_not_before: now,
@@ -152,6 +158,9 @@ impl Keeper {
         }
         let mut is_ready = false;
         while !self.settings.cancel.is_requested() {
+            if self.is_over {
+                return Err(SyncError::NothingLeft);
+            }
             self.note_losses();
             if std::mem::take(&mut self.is_news) {
                 self.tell_index().await;
@@ -198,6 +207,9 @@ impl Keeper {
         for id in gone {
             let is_known = known.iter().any(|root| root.id == id);
             self.let_go(id, if is_known { "it is not marked any more" } else { "the index forgot it" });
+        }
+        if self.settings.roots.is_some() && wanted.is_empty() {
+            return Err(SyncError::NothingLeft);
         }
         for root in wanted {
             let settings = self.settings.watch.of_root(&root.upkeep);
@@ -251,7 +263,9 @@ impl Keeper {
                 && let Some(reason) = self.watcher.lost(kept.id())
             {
                 (self.settings.teller)(&Told::Lost { root: kept.path(), reason: reason.clone() });
+                kept.mode = WatchMode::Polled(format!("events were lost: {reason}"));
                 kept.hurry(reason);
+                self.is_news = true;
             }
         }
     }
@@ -353,11 +367,11 @@ impl Keeper {
     }
 
     fn note_followed(&mut self, followed: Followed, took: Duration) {
-        let Followed { counts, offline, forgotten } = followed;
-        if counts.have_changes() || counts.hashed > 0 || counts.problems > 0 {
+        let Followed { counts, moved, offline, forgotten } = followed;
+        if counts.have_changes() || moved > 0 || counts.hashed > 0 || counts.problems > 0 {
             self.unsettled = Some(Instant::now());
             self.is_news = true;
-            self.tell(&Told::Followed { counts, took });
+            self.tell(&Told::Followed { counts, moved, took });
         }
         for (id, reason) in offline {
             self.set_mode(id, WatchMode::Offline(reason));
@@ -496,6 +510,7 @@ impl Keeper {
         match self.look_for_roots().await {
             Ok(()) => {}
             Err(SyncError::Index(error)) => return Err(error.into()),
+            Err(SyncError::NothingLeft) => self.is_over = true,
             Err(error) => self.tell(&Told::Trouble { error: error.to_string() }),
         }
         let scanner = self.scanner(None)?;

@@ -11,6 +11,9 @@ use crate::model::scan::{Root, RootId, ScanKind, ScanStatus};
 use crate::model::stamp::Nanos;
 use crate::model::upkeep::{NextReconciliation, WatchMode, WatchSign};
 
+/// How often the index is told what is watched, and asked what is to be: three times in a watcher's patience.
+pub(super) const SIGN: Duration = Duration::from_secs(20);
+
 /// Rows of the history that are searched for reconciliations: those of the watcher itself lie between them.
 const HISTORY: u64 = 500;
 
@@ -126,7 +129,19 @@ impl KeptRoot {
             mode: self.mode.clone(),
             since: self.since,
             events,
-            next: Some(self.next.clone()),
+            next: Some(self.next_look()),
+        }
+    }
+}
+
+impl KeptRoot {
+    /// When something is done about it next, as people are to know it.
+    fn next_look(&self) -> NextReconciliation {
+        match self.mode {
+            WatchMode::Offline(_) => {
+                NextReconciliation { at: after(SIGN), reason: "as soon as it can be reached".to_owned() }
+            }
+            WatchMode::Live | WatchMode::Polled(_) => self.next.clone(),
         }
     }
 }

@@ -94,6 +94,8 @@ pub enum Told {
     Followed {
         /// What changed.
         counts: ScanCounts,
+        /// What was renamed and kept what was known of it.
+        moved: u64,
         /// How long it took.
         took: Duration,
     },
@@ -160,9 +162,10 @@ impl Told {
             }
             Self::Failed { root, error } => json!({ "event": "failed", "root": path(root), "error": error }),
             Self::Trouble { error } => json!({ "event": "trouble", "error": error }),
-            Self::Followed { counts, took } => {
+            Self::Followed { counts, moved, took } => {
                 let mut value = counts_json(counts, *took);
                 value["event"] = "followed".into();
+                value["moved"] = (*moved).into();
                 value
             }
             Self::Refused { directory, error } => {
@@ -216,8 +219,11 @@ impl fmt::Display for Told {
                 write_counts(f, counts, *took)
             }
             Self::Failed { root, error } => write!(f, "{}: not reconciled: {error}", escape_path(root)),
-            Self::Followed { counts, took } => {
+            Self::Followed { counts, moved, took } => {
                 write!(f, "{}: ", plural(counts.events, "event", "events"))?;
+                if *moved > 0 {
+                    write!(f, "{moved} renamed, ")?;
+                }
                 write_counts(f, counts, *took)
             }
             Self::Refused { directory, error } => {

@@ -53,7 +53,8 @@ impl World {
         let rot = self.index.rot(&places, &self.everywhere().extents).await.unwrap();
         let text = |rot: &dupfind::model::rot::Rot| {
             let found = rot.found.map_or("-".to_owned(), |found| found.0[0].to_string());
-            let copies: Vec<_> = rot.copies.iter().map(|copy| copy.path.display().to_string()).collect();
+            let copies: Vec<_> =
+                rot.copies.iter().map(|copy| copy.place.path.display().to_string()).collect();
             format!("{}: {} {found} | {}", rot.place.path.display(), rot.expected.0[0], copies.join(" "))
         };
         rot.iter().map(text).collect()

@@ -31,7 +31,8 @@ impl Watching {
     }
 
     pub(crate) fn spawn(sandbox: &Sandbox, mut command: Command) -> Self {
-        let log = sandbox.path().join("watch.log");
+        let logs = (0..).map(|number| sandbox.path().join(format!("watch-{number}.log")));
+        let log = logs.into_iter().find(|log| !log.exists()).unwrap();
         let output = File::create(&log).unwrap();
         let child = command.stdout(output).stderr(Stdio::inherit()).spawn().unwrap();
         let watching = Self { child, log };

@@ -339,6 +339,23 @@ fn one_that_is_killed_is_not_taken_for_a_watcher() {
 }
 
 #[test]
+fn of_two_watchers_the_one_that_stays_is_known() {
+    let sandbox = Sandbox::new();
+    sandbox.write("a", "the same");
+    let first = Watching::start(&sandbox, &["tree"]);
+    let second = Watching::start(&sandbox, &["tree"]);
+    let watch = || root_status(&sandbox)["watches"][0].clone();
+    let began = Instant::now();
+    while watch()["process"] != second.child.id() {
+        assert!(began.elapsed() < PATIENCE, "{}", watch());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    first.stop();
+    assert_eq!(watch()["mode"], "live");
+    second.stop();
+}
+
+#[test]
 fn it_says_when_it_is_ready_and_ends_in_good_order() {
     let sandbox = Sandbox::new();
     sandbox.write("a", "the same");
@@ -405,6 +422,10 @@ fn a_part_is_reconciled_and_nothing_else_is_touched() {
     assert_eq!(sandbox.group_names(), [["x/2", "y/2", "y/3"]]);
     sandbox.run(["reconcile", "tree/.hidden"]).refused(2, &["passed over"]);
     sandbox.run(["reconcile", "home"]).refused(2, &["home", "dupfind scan"]);
+    sandbox.run(["reconcile", "tree/never"]).refused(2, &["tree/never", "dupfind scan"]);
+    let twice = sandbox.run(["reconcile", "--json", "tree/y", "tree", "tree/x"]).succeeds();
+    let twice: Value = serde_json::from_str(&twice.stdout()).unwrap();
+    assert_eq!(twice["files_seen"], 3);
     // What cannot be reached is a run that failed, and nothing is removed.
     std::fs::rename(sandbox.tree(), sandbox.path().join("away")).unwrap();
     sandbox.run(["reconcile"]).ends_with(1);

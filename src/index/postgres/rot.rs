@@ -156,14 +156,14 @@ const STANDING: &str = with_scope!(
 const COPIES: &str = with_scope!(
     ", named as (
         select distinct on (s.directory_id, s.name, f.volume_id, f.inode)
-               s.directory_id, s.name, f.volume_id, d.path || '/'::bytea || f.name as path
+               s.directory_id, s.name, f.volume_id, d.path || '/'::bytea || f.name as path, f.mtime_ns as modified
         from standing s join files f on f.hash = s.expected and f.size = s.size
         join directories d on d.id = f.directory_id
         where s.directory_id in (select id from scope) and not (f.volume_id = s.volume_id and f.inode = s.inode)
         order by s.directory_id, s.name, f.volume_id, f.inode, path),
     numbered as (
         select n.*, row_number() over (partition by directory_id, name order by path, volume_id) as number from named n)
-    select directory_id, name, volume_id, path from numbered where number <= $5 order by directory_id, name, number"
+    select directory_id, name, volume_id, path, modified from numbered where number <= $5 order by directory_id, name, number"
 );
 
 /// The findings that stand in these subtrees.
@@ -284,10 +284,12 @@ pub(super) async fn conclude(
     Ok(ended)
 }
 
-const COUNT_UNHASHED: &str =
-    with_scope!(" select count(*) from files where hash is null and directory_id in (select id from scope)");
+const COUNT_UNHASHED: &str = with_scope!(
+    " select count(*) from files f where hash is null and directory_id in (select id from scope)
+            and (problem is null or (directory_id, name) not in (table rotten))"
+);
 
-/// Names in these subtrees that have no hash.
+/// Names in these subtrees that have no hash, and should have none.
 pub(super) async fn count_unhashed(connection: &mut PgConnection, extents: &[Extent]) -> Result<u64> {
     let operation = "count files";
     expect_whole_tables(connection, operation).await?;

@@ -47,8 +47,10 @@ pub(super) async fn sign(connection: &mut PgConnection, host: &str, signs: &[Wat
 
 pub(super) async fn end(connection: &mut PgConnection, host: &str, roots: &[RootId]) -> Result<()> {
     let roots: Vec<i64> = roots.iter().map(|root| root.0).collect();
-    let ended =
-        sqlx::query("delete from watches where host = $1 and root_id = any($2)").bind(host).bind(roots);
+    let ended = sqlx::query("delete from watches where host = $1 and root_id = any($2) and process = $3")
+        .bind(host)
+        .bind(roots)
+        .bind(i64::from(std::process::id()));
     ended.execute(connection).await.map(drop).map_err(IndexError::during("say what is watched"))
 }
 

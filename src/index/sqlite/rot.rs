@@ -165,8 +165,8 @@ const STANDING: &str = "
 
 /// Physical files that have the content that others in the scope should have. ?1: at most so many for each.
 const COPIES: &str = "
-    select directory_id, name, volume_id, path from (
-        select s.directory_id, s.name, c.volume_id, min(d.path || '/' || f.name) path,
+    select directory_id, name, volume_id, path, modified from (
+        select s.directory_id, s.name, c.volume_id, min(d.path || '/' || f.name) path, max(f.mtime_ns) modified,
                row_number() over (partition by s.directory_id, s.name order by min(d.path || '/' || f.name)) number
         from standing s
         cross join contents c on c.hash = s.expected and c.size = s.size
@@ -286,9 +286,10 @@ pub(super) async fn conclude(
 const COUNT_UNHASHED: &str = "
     select count(*) from files f
     where f.directory_id in (select directory_id from temp.scope)
-      and not exists (select 1 from contents c where c.file_id = f.id and c.hash is not null)";
+      and not exists (select 1 from contents c where c.file_id = f.id and c.hash is not null)
+      and f.id not in (select file_id from rotten)";
 
-/// Names in these subtrees that have no hash.
+/// Names in these subtrees that have no hash, and should have none.
 pub(super) async fn count_unhashed(connection: &mut SqliteConnection, extents: &[Extent]) -> Result<u64> {
     scope::fill(connection, extents).await?;
     let counted: i64 = sqlx::query_scalar(COUNT_UNHASHED)

@@ -53,12 +53,14 @@ pub(super) async fn sign(connection: &mut SqliteConnection, host: &str, signs: &
 
 pub(super) async fn end(connection: &mut SqliteConnection, host: &str, roots: &[RootId]) -> Result<()> {
     let roots: Vec<i64> = roots.iter().map(|root| root.0).collect();
-    let ended =
-        sqlx::query("delete from watches where host = ? and root_id in (select value from json_each(?))")
-            .bind(host)
-            .bind(to_json(&roots)?)
-            .execute(connection)
-            .await;
+    let ended = sqlx::query(
+        "delete from watches where host = ? and process = ? and root_id in (select value from json_each(?))",
+    )
+    .bind(host)
+    .bind(std::process::id())
+    .bind(to_json(&roots)?)
+    .execute(connection)
+    .await;
     ended.map(drop).map_err(IndexError::during("say what is watched"))
 }
 
