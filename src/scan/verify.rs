@@ -258,9 +258,7 @@ impl Scanner {
         }
         Ok((extents, only))
     }
-}
 
-impl Scanner {
     /// True if a copy on a disk of this host is not what the index knows any more.
     fn has_changed(&self, copy: &RotCopy, size: u64) -> bool {
         if copy.place.host.as_ref().is_some_and(|host| **host != *self.host.name) {
