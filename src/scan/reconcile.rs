@@ -123,7 +123,8 @@ impl Run<'_> {
                 if is_passed_over(root, &directory)? {
                     return Err(ScanError::PassedOver(named.clone()));
                 }
-                if std::fs::symlink_metadata(&directory).is_err() && !self.is_known(&directory).await? {
+                let is_gone = std::fs::symlink_metadata(&directory).is_err();
+                if is_gone && !self.scanner.knows_name(&directory, &mounts).await? {
                     return Err(ScanError::Unknown(named.clone()));
                 }
                 parts.insert((root.id, directory.clone()), (root.clone(), part_below(root, &directory)));
@@ -142,18 +143,6 @@ impl Run<'_> {
             parts.remove(&key);
         }
         Ok(parts.into_values().collect())
-    }
-
-    /// True if the index knows a file of this name, or something below it.
-    async fn is_known(&self, path: &Path) -> Result<bool, ScanError> {
-        let index = &self.scanner.index;
-        let mounts = index.mounts(&self.scanner.host.name).await?;
-        if index.knows(&mounts.extents_below(path)).await? {
-            return Ok(true);
-        }
-        let place = path.parent().and_then(|parent| mounts.locate(parent)).zip(path.file_name());
-        let Some((directory, name)) = place else { return Ok(false) };
-        Ok(!index.known_names(&[(directory, name.as_bytes().into())]).await?.is_empty())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which roots a run concerns, and whether they can be reached.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -264,6 +265,16 @@ impl Scanner {
             within.extend(extents);
         }
         Ok(within)
+    }
+
+    /// True if the index knows a file or a directory of this name.
+    pub(super) async fn knows_name(&self, path: &Path, mounts: &MountMap) -> Result<bool, ScanError> {
+        if self.index.knows(&mounts.extents_below(path)).await? {
+            return Ok(true);
+        }
+        let directory = path.parent().and_then(|parent| mounts.locate(parent));
+        let (Some(directory), Some(name)) = (directory, path.file_name()) else { return Ok(false) };
+        Ok(!self.index.known_names(&[(directory, name.as_bytes().into())]).await?.is_empty())
     }
 }
 

@@ -5,7 +5,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -107,12 +106,12 @@ struct Target {
     reachable: Vec<Extent>,
     mounts: MountMap,
     /// If only some files are meant: these, and what is below directories.
-    only: Option<Vec<Meaning>>,
+    only: Option<Vec<Named>>,
 }
 
 /// A file or a directory that is meant.
 #[derive(Debug, Clone)]
-struct Meaning {
+struct Named {
     path: PathBuf,
     is_file: bool,
 }
@@ -173,7 +172,7 @@ impl Scanner {
             (volumes.map(|(volume, _)| Extent { volume, path: VolumePath::new(b"") }).collect(), None)
         } else {
             let (extents, only) = self.extents_and_files(&request.directories, &mounts).await?;
-            if let (Some(Meaning { path, is_file: true }), VerifyMode::Sample(_)) =
+            if let (Some(Named { path, is_file: true }), VerifyMode::Sample(_)) =
                 (only.iter().find(|meant| meant.is_file), request.mode)
             {
                 return Err(ScanError::NoSampleOfFiles(path.clone()));
@@ -227,7 +226,7 @@ impl Scanner {
         &self,
         paths: &[PathBuf],
         mounts: &MountMap,
-    ) -> Result<(Vec<Extent>, Vec<Meaning>), ScanError> {
+    ) -> Result<(Vec<Extent>, Vec<Named>), ScanError> {
         let (mut extents, mut only) = (Vec::new(), Vec::new());
         let roots = self.index.roots().await?;
         for path in paths {
@@ -238,7 +237,7 @@ impl Scanner {
             let (Some(parent), Some(name), false) = (parent, name, is_directory) else {
                 for extent in self.extents_of(std::slice::from_ref(path)).await? {
                     let shown = mounts.absolute(extent.volume, &extent.path);
-                    only.extend(shown.map(|path| Meaning { path, is_file: false }));
+                    only.extend(shown.map(|path| Named { path, is_file: false }));
                     extents.push(extent);
                 }
                 continue;
@@ -248,12 +247,11 @@ impl Scanner {
             if !roots.iter().flat_map(|root| &root.extents).any(|covered| covered.covers(&extent)) {
                 return Err(ScanError::Unknown(path.clone()));
             }
-            let known = self.index.known_names(&[(extent.clone(), name.as_bytes().into())]).await?;
-            if known.is_empty() && std::fs::symlink_metadata(&real).is_err() {
+            if std::fs::symlink_metadata(&real).is_err() && !self.knows_name(&real, mounts).await? {
                 return Err(ScanError::Unknown(path.clone()));
             }
             let shown = mounts.absolute(extent.volume, &extent.path);
-            only.extend(shown.map(|shown| Meaning { path: shown.join(name), is_file: true }));
+            only.extend(shown.map(|shown| Named { path: shown.join(name), is_file: true }));
             extents.push(extent);
         }
         Ok((extents, only))
@@ -261,14 +259,16 @@ impl Scanner {
 
     /// True if a copy on a disk of this host is not what the index knows any more.
     fn has_changed(&self, copy: &RotCopy, size: u64) -> bool {
-        if copy.place.host.as_ref().is_some_and(|host| **host != *self.host.name) {
-            return false;
-        }
         let is_same = |metadata: std::fs::Metadata| {
             let stat = FileStat::from(&metadata);
             metadata.is_file() && (stat.size, stat.mtime) == (size, copy.modified)
         };
-        !std::fs::symlink_metadata(&copy.place.path).is_ok_and(is_same)
+        self.is_here(&copy.place) && !std::fs::symlink_metadata(&copy.place.path).is_ok_and(is_same)
+    }
+
+    /// True if it is this host's.
+    fn is_here(&self, place: &ShownPath) -> bool {
+        place.host.as_ref().is_none_or(|host| **host == *self.host.name)
     }
 }
 
@@ -504,11 +504,8 @@ impl Verification<'_> {
         // After the index over hashes was made, if it was lacking.
         report.rot = scanner.index.rot(&places, &target.extents).await?;
         if let Some(only) = &target.only {
-            let is_meant = |place: &ShownPath| {
-                let is_here = place.host.as_ref().is_none_or(|host| **host == *scanner.host.name);
-                is_here && only.iter().any(|meant| place.path.starts_with(&meant.path))
-            };
-            report.rot.retain(|rot| is_meant(&rot.place));
+            let is_meant = |place: &ShownPath| only.iter().any(|meant| place.path.starts_with(&meant.path));
+            report.rot.retain(|rot| scanner.is_here(&rot.place) && is_meant(&rot.place));
         }
         for rot in &mut report.rot {
             let size = rot.size;
@@ -558,7 +555,7 @@ fn tally(outcome: &Outcome, report: &mut VerifyReport) -> bool {
 struct Meant {
     chosen: Box<dyn PendingReader>,
     /// Files and directories; nothing if all are meant.
-    only: Option<Vec<Meaning>>,
+    only: Option<Vec<Named>>,
     but: Rc<RefCell<HashSet<FileKey>>>,
     /// How many were read before.
     skipped: Rc<Cell<u64>>,

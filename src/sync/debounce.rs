@@ -50,12 +50,20 @@ struct Touch {
     /// What was there before was written to.
     was_rewritten: bool,
     /// Its inode then, if it had other names.
-    rewritten: Option<u64>,
+    rewritten_inode: Option<u64>,
 }
 
 impl Touch {
     fn new(root: RootId, due: Instant, latest: Instant) -> Self {
-        Self { root, due, latest, is_written: false, is_other: false, was_rewritten: false, rewritten: None }
+        Self {
+            root,
+            due,
+            latest,
+            is_written: false,
+            is_other: false,
+            was_rewritten: false,
+            rewritten_inode: None,
+        }
     }
 }
 
@@ -124,7 +132,7 @@ impl Debouncer {
     /// Takes down that a file was written to that has other names, too.
     pub(super) fn note_linked_write(&mut self, path: &Path, inode: u64) {
         if let Some(touch) = self.touched.get_mut(path) {
-            touch.rewritten = Some(inode);
+            touch.rewritten_inode = Some(inode);
         }
     }
 
@@ -190,7 +198,7 @@ impl Debouncer {
         seen.rewritten.extend(self.rewritten_below_others());
         for path in due {
             let Some(touch) = self.touched.remove(&path) else { continue };
-            seen.linked.extend(touch.rewritten.map(|inode| (path.clone(), inode)));
+            seen.linked.extend(touch.rewritten_inode.map(|inode| (path.clone(), inode)));
             if touch.was_rewritten {
                 seen.rewritten.push(path.clone());
             }

@@ -119,8 +119,6 @@ pub struct Keeper {
     signed: Instant,
     /// The index was not told yet how a root stands now.
     is_news: bool,
-    /// The index knows none of the roots any more that were to be watched.
-    is_over: bool,
     /// What was seen is not looked at sooner.
     rest_until: Instant,
     /// When something was written that reports do not know yet.
@@ -143,7 +141,6 @@ impl Keeper {
             journal_began: now,
             signed: now,
             is_news: true,
-            is_over: false,
             rest_until: now,
             unsettled: None,
             settle_not_before: now,
@@ -158,7 +155,7 @@ impl Keeper {
         }
         let mut is_ready = false;
         while !self.settings.cancel.is_requested() {
-            if self.is_over {
+            if self.settings.roots.is_some() && self.roots.is_empty() {
                 return Err(SyncError::NothingLeft);
             }
             self.note_losses();
@@ -207,9 +204,6 @@ impl Keeper {
         for id in gone {
             let is_known = known.iter().any(|root| root.id == id);
             self.let_go(id, if is_known { "it is not marked any more" } else { "the index forgot it" });
-        }
-        if self.settings.roots.is_some() && wanted.is_empty() {
-            return Err(SyncError::NothingLeft);
         }
         for root in wanted {
             let settings = self.settings.watch.of_root(&root.upkeep);
@@ -263,6 +257,7 @@ impl Keeper {
                 && let Some(reason) = self.watcher.lost(kept.id())
             {
                 (self.settings.teller)(&Told::Lost { root: kept.path(), reason: reason.clone() });
+                // Until it was walked; the log has said so.
                 kept.mode = WatchMode::Polled(format!("events were lost: {reason}"));
                 kept.hurry(reason);
                 self.is_news = true;
@@ -510,7 +505,6 @@ impl Keeper {
         match self.look_for_roots().await {
             Ok(()) => {}
             Err(SyncError::Index(error)) => return Err(error.into()),
-            Err(SyncError::NothingLeft) => self.is_over = true,
             Err(error) => self.tell(&Told::Trouble { error: error.to_string() }),
         }
         let scanner = self.scanner(None)?;

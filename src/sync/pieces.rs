@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use crate::model::scan::RootId;
 use crate::scan::{Seen, Touched};
 
-/// Two halves of what was seen; only its directory if it is a single name. Moves belong to the whole: without them, names that were
-/// moved are read again. What was rewritten or linked is asked for with the first half.
+/// Two halves of what was seen; only its directory if it is a single name. Moves belong to the whole: without them, names
+/// that were moved are read again. What was rewritten or linked is asked for with the first half.
 pub(super) fn halves(seen: Seen) -> Result<(Seen, Seen), PathBuf> {
     let (rewritten, linked) = (seen.rewritten, seen.linked);
     let names: Vec<(RootId, PathBuf, Box<[u8]>)> = seen

@@ -132,9 +132,7 @@ impl KeptRoot {
             next: Some(self.next_look()),
         }
     }
-}
 
-impl KeptRoot {
     /// When something is done about it next, as people are to know it.
     fn next_look(&self) -> NextReconciliation {
         match self.mode {

@@ -232,22 +232,30 @@ pub(super) async fn fill_again(
 
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::super::SqliteIndex;
     use super::*;
     use crate::index::lock::OnBusy;
-    use crate::index::sqlite::lookups::HASHES;
+    use crate::index::sqlite::lookups::{HASHES, Key};
     use crate::model::rot::{RingPosition, Share};
+
+    /// An index with one of its indexes, and what a selection looks at.
+    async fn prepared(key: &'static Key) -> (TempDir, SqliteConnection) {
+        let directory = tempfile::tempdir().unwrap();
+        let index = SqliteIndex::create(&directory.path().join("index.db"), OnBusy::Fail).await.unwrap();
+        let mut connection = index.connect().await.unwrap();
+        LookUp::look(key, &mut connection).await.unwrap().make(&mut connection).await.unwrap();
+        let nothing =
+            Scope { extents: Vec::new(), directories: Vec::new(), reachable: Vec::new(), helps: false };
+        prepare(&mut connection, &nothing).await.unwrap();
+        (directory, connection)
+    }
 
     /// A small sample of a large index must not look at every file; all of it is better read as it lies.
     #[tokio::test]
     async fn a_sample_is_found_by_its_hashes() {
-        let directory = tempfile::tempdir().unwrap();
-        let index = SqliteIndex::create(&directory.path().join("index.db"), OnBusy::Fail).await.unwrap();
-        let mut connection = index.connect().await.unwrap();
-        LookUp::look(&HASHES, &mut connection).await.unwrap().make(&mut connection).await.unwrap();
-        let nothing =
-            Scope { extents: Vec::new(), directories: Vec::new(), reachable: Vec::new(), helps: false };
-        prepare(&mut connection, &nothing).await.unwrap();
+        let (_directory, mut connection) = prepared(&HASHES).await;
         let share: Share = "5%".parse().unwrap();
         let (from, to) = share.slices_from(RingPosition::default())[0].bounds();
         for (range, by_index) in [(IN_RANGE, true), ("", false)] {
@@ -270,13 +278,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_small_scope_looks_at_nothing_but_its_sizes() {
-        let directory = tempfile::tempdir().unwrap();
-        let index = SqliteIndex::create(&directory.path().join("index.db"), OnBusy::Fail).await.unwrap();
-        let mut connection = index.connect().await.unwrap();
-        LookUp::look(&SIZES, &mut connection).await.unwrap().make(&mut connection).await.unwrap();
-        let nothing =
-            Scope { extents: Vec::new(), directories: Vec::new(), reachable: Vec::new(), helps: false };
-        prepare(&mut connection, &nothing).await.unwrap();
+        let (_directory, mut connection) = prepared(&SIZES).await;
         scope::NEVER_READ.fill(&mut connection, &HashRules::default()).await.unwrap();
         for but in ["", BUT_NEVER_READ] {
             for text in [select_by_size(Search::Near, but), select_by_sample(Search::Near, but)] {
@@ -284,9 +286,8 @@ mod tests {
                 let plan: Vec<(i64, i64, i64, String)> =
                     sqlx::query_as(AssertSqlSafe(explain)).fetch_all(&mut connection).await.unwrap();
                 let scans_table = |step: &str| {
-                    ["SCAN f", "SCAN c", "SCAN p"]
-                        .iter()
-                        .any(|scan| step.starts_with(scan) && !step.starts_with("SCAN candidate"))
+                    let mut words = step.split(' ');
+                    words.next() == Some("SCAN") && ["f", "c", "p"].map(Some).contains(&words.next())
                 };
                 assert!(!plan.iter().any(|(.., step)| scans_table(step)), "{plan:#?}");
             }
