@@ -34,6 +34,11 @@ pub(super) trait Columns {
         Ok(to_count(self.value(index)?))
     }
 
+    /// Reads the number of a process; 0, which is none, if it is no such number.
+    fn process(&self, index: usize) -> Result<u32> {
+        Ok(u32::try_from(self.value::<i64>(index)?).unwrap_or_default())
+    }
+
     /// Reads a directory's path on its volume.
     fn volume_path(&self, index: usize) -> Result<VolumePath> {
         Ok(VolumePath::new(self.value(index)?))

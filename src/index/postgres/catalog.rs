@@ -5,11 +5,10 @@ use std::path::Path;
 
 use sqlx::postgres::PgConnection;
 
-use super::convert::column;
 use super::scope::{ScopeArrays, with_scope};
 use super::workers::IS_ALIVE;
-use crate::index::convert::{self, to_count, to_integer, to_json};
-use crate::index::rows::{RootExtents, read_root};
+use crate::index::convert::{self, to_integer, to_json};
+use crate::index::rows::{Columns as _, RootExtents, read_root};
 use crate::index::{IndexError, Result};
 use crate::model::group::Summary;
 use crate::model::path::VolumePath;
@@ -282,7 +281,7 @@ pub(super) async fn forget_uncovered(connection: &mut PgConnection, extents: &[E
     let scope = ScopeArrays::new(extents);
     let row = scope.query(FORGET_UNCOVERED).fetch_one(connection).await;
     let row = row.map_err(IndexError::during("remove what is gone"))?;
-    Ok(to_count(column(&row, 0)?))
+    row.count(0)
 }
 
 const BEGIN_SCAN: &str = "

@@ -13,10 +13,9 @@ use sqlx::query::Query;
 use super::catalog::{
     EXTENTS_OF_ROOT, TAKE_LINKED, TAKE_NAMELESS, confirm_scan, forget_uncovered, put_extents, query_extents,
 };
-use super::convert::column;
 use super::scope::{ScopeArrays, with_scope};
 use super::touched::{remove_absent, write_move};
-use crate::index::convert::{Finished, RowState, inode_to_integer, to_count, to_integer, uncovered};
+use crate::index::convert::{Finished, RowState, inode_to_integer, to_integer, uncovered};
 use crate::index::rows::Columns as _;
 use crate::index::touched::{KnownMove, Thinned, known_volume};
 use crate::index::{IndexError, Result, Written};
@@ -221,9 +220,9 @@ async fn write_directories<'a>(
     let mut found: HashMap<(VolumeId, VolumePath), (DirectoryId, RowState)> =
         HashMap::with_capacity(written.len());
     for row in &written {
-        let place = (VolumeId(column(row, 1)?), row.volume_path(2)?);
-        let state = RowState::of(column(row, 3)?, column(row, 4)?);
-        found.insert(place, (DirectoryId(column(row, 0)?), state));
+        let place = (VolumeId(row.value(1)?), row.volume_path(2)?);
+        let state = RowState::of(row.value(3)?, row.value(4)?);
+        found.insert(place, (DirectoryId(row.value(0)?), state));
     }
     let known = |(volume, listing, fingerprint): (VolumeId, &'a Listing, Option<Fingerprint>)| {
         let found = found.get(&(volume, listing.directory.clone())).copied();
@@ -449,7 +448,7 @@ pub(super) async fn forget_unseen(
 ) -> Result<u64> {
     let scope = ScopeArrays::new(std::slice::from_ref(extent));
     let gone = scope.query(FORGET_UNSEEN).bind(scan.0).bind(root.0).fetch_one(connection).await;
-    Ok(to_count(column(&gone.map_err(IndexError::during("finish discovery"))?, 0)?))
+    gone.map_err(IndexError::during("finish discovery"))?.count(0)
 }
 
 async fn note_discovered(connection: &mut PgConnection, scan: ScanId) -> Result<()> {

@@ -11,7 +11,6 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnection, PgRow, Postgres};
 use sqlx::{AssertSqlSafe, Connection as _};
 
-use super::convert::column;
 use super::scope::{ScopeArrays, with_scope};
 use super::session::expect_whole_tables;
 use super::summary::see_one_moment;
@@ -142,13 +141,13 @@ impl PostgresFiles {
     }
 
     fn read_file(&self, row: &PgRow) -> Result<KnownFile> {
-        let volume = VolumeId(column(row, 1)?);
+        let volume = VolumeId(row.value(1)?);
         let directory = row.volume_path(2)?;
         let (host, mut path) = self.places.show(volume, &directory);
-        path.push(OsStr::from_bytes(column(row, 3)?));
-        let digest = column::<Option<&[u8]>>(row, 8)?.map(digest).transpose()?;
-        let problem: Option<String> = column(row, 10)?;
-        let is_shared = column(row, 11)?;
+        path.push(OsStr::from_bytes(row.value(3)?));
+        let digest = row.value::<Option<&[u8]>>(8)?.map(digest).transpose()?;
+        let problem: Option<String> = row.value(10)?;
+        let is_shared = row.value(11)?;
         let directory = Extent { volume, path: directory };
         let is_wanted = match self.rules.around(&directory) {
             Some(HashPolicy::All) => true,
@@ -158,9 +157,9 @@ impl PostgresFiles {
         Ok(KnownFile {
             host,
             path,
-            stamp: stamp(column(row, 4)?, column(row, 5)?, column(row, 6)?, column(row, 7)?),
+            stamp: stamp(row.value(4)?, row.value(5)?, row.value(6)?, row.value(7)?),
             digest,
-            is_sampled: column(row, 9)?,
+            is_sampled: row.value(9)?,
             is_pending: digest.is_none() && problem.is_none() && !self.is_settled && is_wanted,
             problem,
             copies: row.count(12)?.saturating_sub(1),
@@ -168,13 +167,13 @@ impl PostgresFiles {
     }
 
     fn read_copy(&mut self, row: &PgRow) -> Result<Option<Member>> {
-        let Some(volume) = column::<Option<i64>>(row, 13)? else { return Ok(None) };
+        let Some(volume) = row.value::<Option<i64>>(13)? else { return Ok(None) };
         let (host, mut path) = self.places.show(VolumeId(volume), &row.volume_path(14)?);
-        path.push(OsStr::from_bytes(column(row, 15)?));
-        let inode: i64 = column(row, 18)?;
+        path.push(OsStr::from_bytes(row.value(15)?));
+        let inode: i64 = row.value(18)?;
         let first_name = self.physical != Some((volume, inode));
         self.physical = Some((volume, inode));
-        let stamp = stamp(column(row, 4)?, column(row, 16)?, column(row, 17)?, inode);
+        let stamp = stamp(row.value(4)?, row.value(16)?, row.value(17)?, inode);
         Ok(Some(Member { first_name, host, path, stamp }))
     }
 }
@@ -206,10 +205,10 @@ impl FilesReader for PostgresFiles {
         let rows = sqlx::query(AssertSqlSafe(NEXT)).fetch_all(&mut self.connection).await;
         let mut items = Vec::new();
         for row in &rows.map_err(IndexError::during(OPERATION))? {
-            let place = column(row, 0)?;
+            let place = row.value(0)?;
             if place != self.place {
                 self.place = place;
-                self.physical = Some((column(row, 1)?, column(row, 7)?));
+                self.physical = Some((row.value(1)?, row.value(7)?));
                 items.push(FileItem::File(self.read_file(row)?));
             }
             if self.with_copies {

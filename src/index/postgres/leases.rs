@@ -20,7 +20,7 @@ use sqlx::postgres::{PgConnection, PgRow};
 use tokio::sync::Notify;
 
 use super::changes::kept_figures;
-use super::convert::column;
+use super::convert::array;
 use super::scope::{RuleArrays, ScopeArrays};
 use super::selection::Search;
 use super::session::{Session, expect_whole_tables};
@@ -108,13 +108,13 @@ impl LeaseColumns {
     /// Reads the columns from position `first` on.
     fn read(row: &PgRow, first: usize) -> Result<Self> {
         Ok(Self {
-            volume: column(row, first)?,
-            directories: column(row, first + 1)?,
-            names: column(row, first + 2)?,
-            sizes: column(row, first + 3)?,
-            mtimes: column(row, first + 4)?,
-            ctimes: column(row, first + 5)?,
-            inodes: column(row, first + 6)?,
+            volume: row.value(first)?,
+            directories: array(row, first + 1)?,
+            names: array(row, first + 2)?,
+            sizes: array(row, first + 3)?,
+            mtimes: array(row, first + 4)?,
+            ctimes: array(row, first + 5)?,
+            inodes: array(row, first + 6)?,
         })
     }
 
@@ -330,11 +330,11 @@ impl LeaseReader {
         self.wanted.clear();
         self.made.clear();
         for row in &rows {
-            self.wanted.push(column(row, 0)?);
-            if column(row, 4)? {
-                self.made.insert(column(row, 0)?);
+            self.wanted.push(row.value(0)?);
+            if row.value(4)? {
+                self.made.insert(row.value(0)?);
             }
-            if self.scope.reachable.contains(&VolumeId(column(row, 1)?)) {
+            if self.scope.reachable.contains(&VolumeId(row.value(1)?)) {
                 totals.files += row.count(2)?;
                 totals.bytes += row.count(3)?;
             }
@@ -354,7 +354,7 @@ impl LeaseReader {
                 .fetch_one(connection)
                 .await
                 .map_err(IndexError::during("look for work"))?;
-            Ok((row.count(0)?, column(&row, 1)?))
+            Ok((row.count(0)?, row.value(1)?))
         };
         self.session.transaction("look for work", look).await
     }
@@ -377,11 +377,11 @@ impl LeaseReader {
                 .await
                 .map_err(failed())?;
             let Some(taken) = taken else { return Ok(None) };
-            let lease: i64 = column(&taken, 0)?;
-            let stage: &str = column(&taken, 1)?;
+            let lease: i64 = taken.value(0)?;
+            let stage: &str = taken.value(1)?;
             let stage = STAGES.into_iter().find(|known| word(*known) == stage).unwrap_or(self.stage);
             // What was made a moment ago, and held by nobody, is as it was: nothing has to be looked up.
-            let is_untouched = !column::<bool>(&taken, 2)? && self.made.contains(&lease);
+            let is_untouched = !taken.value::<bool>(2)? && self.made.contains(&lease);
             let files = if is_untouched {
                 vec![LeaseColumns::read(&taken, 3)?]
             } else {
@@ -426,8 +426,8 @@ impl LeaseReader {
         let found = sqlx::query(DIRECTORIES).bind(&ids).fetch_all(connection).await;
         let mut directories: HashMap<i64, Arc<Path>> = HashMap::with_capacity(ids.len());
         for row in found.map_err(IndexError::during("take a lease"))? {
-            if let Some(path) = self.mounts.absolute(VolumeId(column(&row, 1)?), &row.volume_path(2)?) {
-                directories.insert(column(&row, 0)?, path.into());
+            if let Some(path) = self.mounts.absolute(VolumeId(row.value(1)?), &row.volume_path(2)?) {
+                directories.insert(row.value(0)?, path.into());
             }
         }
         let mut maker = Jobs::new(stage, Some(lease));

@@ -9,12 +9,12 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnection, Postgres};
 use sqlx::{AssertSqlSafe, Connection as _};
 
-use super::convert::column;
 use super::scope::{ScopeArrays, with_scope};
 use super::session::expect_whole_tables;
 use super::summary::{see_one_moment, summary_of_this_moment};
-use crate::index::convert::{stamp, to_count, to_integer};
+use crate::index::convert::{stamp, to_integer};
 use crate::index::members::{MemberRow, Members};
+use crate::index::rows::Columns as _;
 use crate::index::{IndexError, ReportReader, Result};
 use crate::model::group::{ReportFilter, ReportItem, SortBy, Summary};
 use crate::model::volume::Places;
@@ -125,13 +125,13 @@ impl ReportReader for PostgresReport {
         let mut items = Vec::new();
         for row in &rows.map_err(IndexError::during("read the report"))? {
             let row = MemberRow {
-                group: column(row, 0)?,
-                volume: column(row, 1)?,
-                directory: column(row, 2)?,
-                name: column(row, 3)?,
-                stamp: stamp(column(row, 4)?, column(row, 5)?, column(row, 6)?, column(row, 7)?),
-                hash: column(row, 8)?,
-                files: to_count(column(row, 9)?),
+                group: row.value(0)?,
+                volume: row.value(1)?,
+                directory: row.value(2)?,
+                name: row.value(3)?,
+                stamp: stamp(row.value(4)?, row.value(5)?, row.value(6)?, row.value(7)?),
+                hash: row.value(8)?,
+                files: row.count(9)?,
             };
             self.members.take(&row, &mut items)?;
         }

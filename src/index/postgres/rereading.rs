@@ -11,7 +11,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sqlx::postgres::PgConnection;
 
-use super::convert::column;
 use super::scope::{ScopeArrays, with_scope};
 use super::session::{Session, expect_whole_tables};
 use crate::index::convert::{Jobs, PendingRow, digest, stamp};
@@ -121,7 +120,7 @@ impl Rereader {
                 statement = statement.bind(from).bind(to);
             }
             let row = statement.fetch_one(connection).await.map_err(failed())?;
-            Ok((PendingTotals { files: row.count(0)?, bytes: row.count(1)? }, column(&row, 2)?))
+            Ok((PendingTotals { files: row.count(0)?, bytes: row.count(1)? }, row.value(2)?))
         };
         let (totals, pieces) = session.transaction(operation, select).await?;
         let jobs = Jobs::new(Stage::Everything, None);
@@ -135,15 +134,15 @@ impl Rereader {
             let rows = sqlx::query(NEXT).bind(self.run.0).bind(self.next).fetch_all(&mut *connection).await;
             let (mut files, mut directories, mut met) = (Vec::new(), HashMap::new(), HashSet::new());
             for row in rows.map_err(IndexError::during(operation))? {
-                let (volume, directory): (i64, i64) = (column(&row, 0)?, column(&row, 1)?);
+                let (volume, directory): (i64, i64) = (row.value(0)?, row.value(1)?);
                 if met.insert(directory)
                     && let Some(path) = self.mounts.absolute(VolumeId(volume), &row.volume_path(8)?)
                 {
                     directories.insert(directory, path.into());
                 }
-                let stamp = stamp(column(&row, 3)?, column(&row, 4)?, column(&row, 5)?, column(&row, 6)?);
-                let known = Some(digest(column(&row, 7)?)?);
-                files.push(PendingRow { id: 0, volume, directory, name: column(&row, 2)?, stamp, known });
+                let stamp = stamp(row.value(3)?, row.value(4)?, row.value(5)?, row.value(6)?);
+                let known = Some(digest(row.value(7)?)?);
+                files.push(PendingRow { id: 0, volume, directory, name: row.value(2)?, stamp, known });
             }
             if files.is_empty() {
                 // All of them may be gone; or this process was taken for dead, and what it kept was removed.

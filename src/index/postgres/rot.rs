@@ -6,11 +6,10 @@
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 
-use super::convert::column;
 use super::scope::{ScopeArrays, with_scope};
 use super::session::expect_whole_tables;
 use super::write_back::{self, Rows};
-use crate::index::convert::{ending, ring_position, to_count};
+use crate::index::convert::{ending, ring_position};
 use crate::index::rows::{Columns as _, RotCopies, read_rot, shown};
 use crate::index::{IndexError, Result};
 use crate::model::listing::Problem;
@@ -278,8 +277,8 @@ pub(super) async fn conclude(
     let rows = scope.query(CONCLUDE).fetch_all(connection).await;
     let mut ended = Vec::new();
     for row in rows.map_err(IndexError::during("end what is settled"))? {
-        let place = shown(places, &row.extent(0)?, column(&row, 2)?);
-        ended.push(Ended { place, ending: ending(column(&row, 3)?)? });
+        let place = shown(places, &row.extent(0)?, row.value(2)?);
+        ended.push(Ended { place, ending: ending(row.value(3)?)? });
     }
     Ok(ended)
 }
@@ -295,7 +294,7 @@ pub(super) async fn count_unhashed(connection: &mut PgConnection, extents: &[Ext
     expect_whole_tables(connection, operation).await?;
     let scope = ScopeArrays::new(extents);
     let row = scope.query(COUNT_UNHASHED).fetch_one(connection).await;
-    Ok(to_count(column(&row.map_err(IndexError::during(operation))?, 0)?))
+    row.map_err(IndexError::during(operation))?.count(0)
 }
 
 /// Up to where samples of a subtree have come.

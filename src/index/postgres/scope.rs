@@ -6,8 +6,8 @@ use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Postgres, query};
 
-use super::convert::column;
 use crate::index::convert::below;
+use crate::index::rows::Columns as _;
 use crate::index::{IndexError, Result};
 use crate::model::rules::{HashRule, HashRules};
 use crate::model::settings::HashPolicy;
@@ -64,7 +64,7 @@ const KNOWS: &str = with_scope!(" select exists (select 1 from scope)");
 /// True if there is a directory in one of these subtrees.
 pub(super) async fn knows(connection: &mut PgConnection, extents: &[Extent]) -> Result<bool> {
     let known = ScopeArrays::new(extents).query(KNOWS).fetch_one(connection).await;
-    column(&known.map_err(IndexError::during("look for a directory"))?, 0)
+    known.map_err(IndexError::during("look for a directory"))?.value(0)
 }
 
 /// Rules about hashing as five arrays of equal length: all that it takes to know which directories go by one policy.

@@ -2,9 +2,9 @@
 
 use sqlx::postgres::PgConnection;
 
-use super::convert::column;
 use super::lookups;
 use super::scope::{ScopeArrays, governed, read_files, with_scope};
+use crate::index::rows::Columns as _;
 use crate::index::{IndexError, Result};
 use crate::model::pending::Stage;
 
@@ -48,7 +48,7 @@ impl Search {
         if let Some(files) = lookups::files_by_size(connection).await? {
             let few = (files / NEAR_SHARE).max(1);
             let has_more = scope.query(HAS_MORE_THAN).bind(few).fetch_one(&mut *connection).await;
-            if !column::<bool>(&has_more.map_err(failed())?, 0)? {
+            if !has_more.map_err(failed())?.value::<bool>(0)? {
                 return Ok(Self::Near);
             }
         }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnection, PgRow};
 
-use super::convert::column;
 use crate::index::convert::{self, WATCH_PATIENCE, to_integer, to_json};
 use crate::index::rows::Columns as _;
 use crate::index::{IndexError, Result};
@@ -65,16 +64,16 @@ pub(super) async fn watches(connection: &mut PgConnection) -> Result<Vec<Watch>>
 }
 
 fn read(row: &PgRow) -> Result<Watch> {
-    let silence = Duration::try_from_secs_f64(column(row, 6)?).unwrap_or_default();
+    let silence = Duration::try_from_secs_f64(row.value(6)?).unwrap_or_default();
     Ok(Watch {
-        root: RootId(column(row, 0)?),
-        host: column(row, 1)?,
-        process: u32::try_from(column::<i64>(row, 2)?).unwrap_or_default(),
-        mode: convert::watch_mode(column(row, 3)?, column(row, 4)?)?,
-        since: Nanos(column(row, 5)?),
+        root: RootId(row.value(0)?),
+        host: row.value(1)?,
+        process: row.process(2)?,
+        mode: convert::watch_mode(row.value(3)?, row.value(4)?)?,
+        since: Nanos(row.value(5)?),
         silence,
         is_alive: silence < WATCH_PATIENCE,
         events: row.count(7)?,
-        next: NextReconciliation::from_columns(column(row, 8)?, column(row, 9)?),
+        next: NextReconciliation::from_columns(row.value(8)?, row.value(9)?),
     })
 }

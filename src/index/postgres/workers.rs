@@ -11,7 +11,6 @@ use sqlx::postgres::PgConnection;
 use sqlx::postgres::types::PgInterval;
 use tokio::task::JoinHandle;
 
-use super::convert::column;
 use super::session::Session;
 use crate::index::convert::{DIED, to_integer};
 use crate::index::rows::Columns as _;
@@ -180,19 +179,19 @@ pub(super) async fn workers(connection: &mut PgConnection) -> Result<Vec<Worker>
     for row in rows.map_err(IndexError::during("read the workers"))? {
         let since = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
         workers.push(Worker {
-            id: WorkerId(column(&row, 0)?),
-            host: column(&row, 1)?,
-            process: u32::try_from(column::<i64>(&row, 2)?).unwrap_or_default(),
-            task: column(&row, 3)?,
-            age: since(column(&row, 4)?),
-            silence: since(column(&row, 5)?),
-            is_alive: column(&row, 6)?,
+            id: WorkerId(row.value(0)?),
+            host: row.value(1)?,
+            process: row.process(2)?,
+            task: row.value(3)?,
+            age: since(row.value(4)?),
+            silence: since(row.value(5)?),
+            is_alive: row.value(6)?,
             leases: row.count(7)?,
             leased_files: row.count(8)?,
             files: row.count(9)?,
             bytes: row.count(10)?,
-            files_per_second: column(&row, 11)?,
-            bytes_per_second: column(&row, 12)?,
+            files_per_second: row.value(11)?,
+            bytes_per_second: row.value(12)?,
         });
     }
     Ok(workers)

@@ -13,7 +13,6 @@ use super::catalog::{
     EXTENTS_OF_ROOT, TAKE_LINKED, TAKE_NAMELESS, delete_collected, forget_uncovered, put_extents,
     query_extents,
 };
-use super::convert::column;
 use super::touched::{remove_absent, write_move};
 use crate::index::convert::{Finished, RowState, below, inode_to_integer, to_integer, to_json, uncovered};
 use crate::index::rows::Columns as _;
@@ -260,9 +259,9 @@ async fn write_directories<'a>(
         .await?;
     let mut found: HashMap<(VolumeId, VolumePath), Found> = HashMap::with_capacity(returned.len());
     for row in &returned {
-        let id: i64 = column(row, 0)?;
-        let state = RowState::of(id > last, column(row, 3)?);
-        let place = (VolumeId(column(row, 1)?), row.volume_path(2)?);
+        let id: i64 = row.value(0)?;
+        let state = RowState::of(id > last, row.value(3)?);
+        let place = (VolumeId(row.value(1)?), row.volume_path(2)?);
         let found = found.entry(place).and_modify(|found| found.is_listed_again = true);
         found.or_insert(Found { id: DirectoryId(id), state, is_listed_again: false });
     }

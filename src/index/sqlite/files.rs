@@ -11,7 +11,6 @@ use async_trait::async_trait;
 use sqlx::AssertSqlSafe;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use super::convert::column;
 use super::{catalog, summary};
 use crate::index::convert::{self, below, stamp, to_integer, to_json};
 use crate::index::rows::Columns as _;
@@ -413,7 +412,9 @@ impl SqliteFiles {
             let counted = sqlx::query(AssertSqlSafe(text)).bind(to_json(&pairs)?);
             let counted = counted.fetch_all(&mut self.connection).await;
             for row in &counted.map_err(IndexError::during(OPERATION))? {
-                let Some(key) = keys.get(column::<u32>(row, 0)? as usize) else { continue };
+                let Some(key) = keys.get(usize::try_from(row.count(0)?).unwrap_or(usize::MAX)) else {
+                    continue;
+                };
                 let size = GroupSize { files: row.count(1)?, names: row.count(2)? };
                 sizes.insert(*key, size);
                 if size.names >= LARGE_GROUP {
@@ -469,13 +470,12 @@ impl SqliteFiles {
     fn read_copy_rows(&self, copying: &mut Copying, rows: &[SqliteRow]) -> Result<Vec<FileItem>> {
         let mut names: Vec<((i64, i64), Member)> = Vec::new();
         for row in rows {
-            let (volume, inode): (i64, i64) = (column(row, 0)?, column(row, 1)?);
-            let (host, mut path) =
-                self.places.show(VolumeId(column(row, 3)?), &VolumePath::new(column(row, 4)?));
-            path.push(OsStr::from_bytes(column(row, 5)?));
-            let stamp = stamp(to_integer(copying.file.stamp.size), column(row, 6)?, column(row, 7)?, inode);
+            let (volume, inode): (i64, i64) = (row.value(0)?, row.value(1)?);
+            let (host, mut path) = self.places.show(VolumeId(row.value(3)?), &VolumePath::new(row.value(4)?));
+            path.push(OsStr::from_bytes(row.value(5)?));
+            let stamp = stamp(to_integer(copying.file.stamp.size), row.value(6)?, row.value(7)?, inode);
             names.push(((volume, inode), Member { first_name: false, host, path, stamp }));
-            copying.last = (inode, volume, column(row, 2)?);
+            copying.last = (inode, volume, row.value(2)?);
         }
         let is_first_window = copying.physical.is_none();
         if is_first_window && (rows.len() as u64) < WINDOW {
@@ -528,14 +528,14 @@ fn hex(bytes: &[u8]) -> String {
 
 fn read_listed(row: &SqliteRow) -> Result<Listed> {
     Ok(Listed {
-        id: column(row, 0)?,
-        volume: column(row, 1)?,
-        directory: VolumePath::new(column(row, 2)?),
-        name: column(row, 3)?,
-        stamp: stamp(column(row, 4)?, column(row, 5)?, column(row, 6)?, column(row, 7)?),
-        digest: column::<Option<&[u8]>>(row, 8)?.map(convert::digest).transpose()?,
-        sample: column(row, 9)?,
-        problem: column(row, 10)?,
+        id: row.value(0)?,
+        volume: row.value(1)?,
+        directory: VolumePath::new(row.value(2)?),
+        name: row.value(3)?,
+        stamp: stamp(row.value(4)?, row.value(5)?, row.value(6)?, row.value(7)?),
+        digest: row.value::<Option<&[u8]>>(8)?.map(convert::digest).transpose()?,
+        sample: row.value(9)?,
+        problem: row.value(10)?,
     })
 }
 

@@ -5,9 +5,8 @@ use std::collections::HashSet;
 use sqlx::sqlite::SqliteConnection;
 
 use super::catalog::is_reading;
-use super::convert::column;
 use crate::index::convert::{self, to_integer};
-use crate::index::rows::{read_figures, read_run};
+use crate::index::rows::{Columns as _, read_figures, read_run};
 use crate::index::{IndexError, Result};
 use crate::model::history::{FiguresAt, HistoryFilter, Run};
 use crate::model::scan::{ScanId, ScanKind, ScanStatus};
@@ -68,7 +67,8 @@ async fn read(connection: &mut SqliteConnection, filter: HistoryFilter) -> Resul
         Some(root) => sqlx::query(OF_ROOT).bind(limit).bind(root.0),
     };
     let rows = query.fetch_all(connection).await.map_err(IndexError::during("read the history"))?;
-    rows.iter().map(|row| Ok((read_run(row)?, column(row, 27)?))).collect()
+    let process = |process: i64| u32::try_from(process).ok();
+    rows.iter().map(|row| Ok((read_run(row)?, row.value::<Option<i64>>(27)?.and_then(process)))).collect()
 }
 
 /// Of the runs that end in the same part of the time, ?1 parts in all, the latest. With `max`, SQLite takes the other

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use sqlx::sqlite::SqliteConnection;
 
-use super::convert::{HexBytes, column};
+use super::convert::HexBytes;
 use super::selection;
 use super::summary::kept;
 use crate::index::convert::{Jobs, PendingRow, digest, read_json, stamp, to_integer, to_json};
@@ -108,7 +108,7 @@ impl SqlitePending {
             sqlx::query(self.next).bind(self.position).bind(until).fetch_one(&mut self.connection).await;
         let window = window.map_err(IndexError::during("read what is pending"))?;
         self.position = until;
-        read_json(column(&window, 0)?)
+        read_json(window.value(0)?)
     }
 
     /// Where the directories of a window are; those without a mount are left out.
@@ -117,8 +117,8 @@ impl SqlitePending {
         let found = sqlx::query(PATHS).bind(to_json(&ids)?).fetch_all(&mut self.connection).await;
         let mut paths = HashMap::with_capacity(ids.len());
         for row in found.map_err(IndexError::during("read what is pending"))? {
-            if let Some(path) = self.mounts.absolute(VolumeId(column(&row, 1)?), &row.volume_path(2)?) {
-                paths.insert(column(&row, 0)?, path.into());
+            if let Some(path) = self.mounts.absolute(VolumeId(row.value(1)?), &row.volume_path(2)?) {
+                paths.insert(row.value(0)?, path.into());
             }
         }
         Ok(paths)

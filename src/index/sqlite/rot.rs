@@ -7,7 +7,6 @@ use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqliteConnection;
 
 use super::bulk::{Binder, Bulk};
-use super::convert::column;
 use super::{scope, write_back};
 use crate::index::convert::{ending, inode_to_integer, ring_position, to_count, to_integer};
 use crate::index::rows::{Columns as _, RotCopies, read_rot, shown};
@@ -274,11 +273,11 @@ pub(super) async fn conclude(
     scope::fill(connection, extents).await?;
     let mut ended = Vec::new();
     for row in sqlx::query(ENDED).fetch_all(&mut *connection).await.map_err(failed())? {
-        let (directory, name): (i64, Vec<u8>) = (column(&row, 0)?, column(&row, 1)?);
+        let (directory, name): (i64, Vec<u8>) = (row.value(0)?, row.value(1)?);
         let forget = sqlx::query("delete from rot where directory_id = ? and name = ?");
         forget.bind(directory).bind(&name).execute(&mut *connection).await.map_err(failed())?;
         let place = shown(places, &row.extent(2)?, &name);
-        ended.push(Ended { place, ending: ending(column(&row, 4)?)? });
+        ended.push(Ended { place, ending: ending(row.value(4)?)? });
     }
     Ok(ended)
 }

@@ -4,8 +4,8 @@ use sqlx::Sqlite;
 use sqlx::query::Query;
 use sqlx::sqlite::{SqliteArguments, SqliteConnection};
 
-use super::convert::column;
 use crate::index::convert::below;
+use crate::index::rows::Columns as _;
 use crate::index::{IndexError, Result};
 use crate::model::rules::HashRules;
 use crate::model::settings::HashPolicy;
@@ -102,7 +102,7 @@ impl PolicyTable {
 pub(super) async fn knows(connection: &mut SqliteConnection, extents: &[Extent]) -> Result<bool> {
     for extent in extents {
         let known = of_subtree(KNOWS, extent).fetch_one(&mut *connection).await;
-        if column(&known.map_err(IndexError::during("look for a directory"))?, 0)? {
+        if known.map_err(IndexError::during("look for a directory"))?.value(0)? {
             return Ok(true);
         }
     }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use super::convert::column;
 use crate::index::convert::{self, WATCH_PATIENCE, to_integer, to_json};
 use crate::index::rows::Columns as _;
 use crate::index::{IndexError, Result};
@@ -75,18 +74,18 @@ pub(super) async fn watches(connection: &mut SqliteConnection) -> Result<Vec<Wat
 }
 
 fn read(row: &SqliteRow) -> Result<Watch> {
-    let process: u32 = column(row, 2)?;
-    let silence = Nanos::now().0 - column::<i64>(row, 6)?;
+    let process = row.process(2)?;
+    let silence = Nanos::now().0 - row.value::<i64>(6)?;
     let silence = Duration::from_nanos(u64::try_from(silence).unwrap_or_default());
     Ok(Watch {
-        root: RootId(column(row, 0)?),
-        host: column(row, 1)?,
+        root: RootId(row.value(0)?),
+        host: row.value(1)?,
         process,
-        mode: convert::watch_mode(column(row, 3)?, column(row, 4)?)?,
-        since: Nanos(column(row, 5)?),
+        mode: convert::watch_mode(row.value(3)?, row.value(4)?)?,
+        since: Nanos(row.value(5)?),
         silence,
         is_alive: silence < WATCH_PATIENCE && os::is_running(process),
         events: row.count(7)?,
-        next: NextReconciliation::from_columns(column(row, 8)?, column(row, 9)?),
+        next: NextReconciliation::from_columns(row.value(8)?, row.value(9)?),
     })
 }

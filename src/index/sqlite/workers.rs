@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use sqlx::sqlite::SqliteConnection;
 
-use super::convert::column;
 use crate::index::convert::to_integer;
 use crate::index::rows::Columns as _;
 use crate::index::{IndexError, Result, WorkMark};
@@ -69,19 +68,19 @@ pub(super) async fn workers(connection: &mut SqliteConnection, is_alive: bool) -
     let mut workers = Vec::new();
     for row in rows.map_err(IndexError::during("read the workers"))? {
         workers.push(Worker {
-            id: WorkerId(column(&row, 0)?),
-            host: column(&row, 1)?,
-            process: column(&row, 2)?,
-            task: column(&row, 3)?,
-            age: since(column(&row, 4)?),
-            silence: since(column(&row, 5)?),
+            id: WorkerId(row.value(0)?),
+            host: row.value(1)?,
+            process: row.process(2)?,
+            task: row.value(3)?,
+            age: since(row.value(4)?),
+            silence: since(row.value(5)?),
             is_alive,
             leases: 0,
             leased_files: 0,
             files: row.count(6)?,
             bytes: row.count(7)?,
-            files_per_second: column(&row, 8)?,
-            bytes_per_second: column(&row, 9)?,
+            files_per_second: row.value(8)?,
+            bytes_per_second: row.value(9)?,
         });
     }
     Ok(workers)
