@@ -250,3 +250,17 @@ impl Jobs {
         self.open.take().map(|(_, job)| job)
     }
 }
+
+/// A scope is looked up size by size if the index holds so many times its files; else the tables are read as they lie.
+pub(super) const NEAR_SHARE: i64 = 16;
+
+/// How the files of a size are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Search {
+    /// All sizes are compared: most have to be.
+    All,
+    /// Those of files without hash are: these are few.
+    Unread,
+    /// Those of files without hash in the scope are looked up: it is a small part of the index.
+    Near,
+}

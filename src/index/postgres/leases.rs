@@ -22,11 +22,10 @@ use tokio::sync::Notify;
 use super::changes::kept_figures;
 use super::convert::array;
 use super::scope::{RuleArrays, ScopeArrays};
-use super::selection::Search;
 use super::session::{Session, expect_whole_tables};
 use super::workers::IS_ALIVE;
 use super::{catalog, selection};
-use crate::index::convert::{Jobs, PendingRow, stamp, to_integer};
+use crate::index::convert::{Jobs, PendingRow, Search, stamp, to_integer};
 use crate::index::rows::Columns as _;
 use crate::index::{IndexError, PendingReader, Result, WorkMark};
 use crate::model::pending::{Job, Outcome, PendingTotals, SAMPLE_BYTES, SMALL_FILE, Scope, Stage};
@@ -307,7 +306,7 @@ impl LeaseReader {
             let some_are_never_read = rules.have(HashPolicy::None);
             let policy = if self.stage == Stage::Everything { HashPolicy::All } else { HashPolicy::None };
             let arrays = RuleArrays::new(&rules, &[policy]);
-            let search = Search::of(connection, self.stage, &scope).await?;
+            let search = selection::search(connection, self.stage, &scope).await?;
             if search != Search::Near {
                 expect_whole_tables(connection, operation).await?;
             }

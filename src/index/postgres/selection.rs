@@ -4,6 +4,7 @@ use sqlx::postgres::PgConnection;
 
 use super::lookups;
 use super::scope::{ScopeArrays, governed, read_files, with_scope};
+use crate::index::convert::{NEAR_SHARE, Search};
 use crate::index::rows::Columns as _;
 use crate::index::{IndexError, Result};
 use crate::model::pending::Stage;
@@ -18,20 +19,6 @@ macro_rules! not_rotten {
 /// The rules about hashing, whose five parameters come last.
 const RULES: &str = concat!(governed!(10, 11, 12, 13, 14), ",");
 
-/// A scope is looked up size by size if the table holds so many times its files; else it is read as it lies.
-const NEAR_SHARE: i64 = 16;
-
-/// How the files of a size are found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Search {
-    /// All sizes are compared: most have to be.
-    All,
-    /// Those of files without hash are: these are few.
-    Unread,
-    /// Those of files without hash in the scope are looked up: it is a small part of the table.
-    Near,
-}
-
 /// Whether a scope holds so many files.
 const HAS_MORE_THAN: &str = with_scope!(
     " select count(*) = $5::bigint from (
@@ -41,22 +28,27 @@ const HAS_MORE_THAN: &str = with_scope!(
 const MOST_HAVE_NO_HASH: &str = "
     select count(*) filter (where hash is null and sample is null) * 2 > count(*) from files";
 
-impl Search {
-    /// The fastest for a scope.
-    pub(super) async fn of(connection: &mut PgConnection, stage: Stage, scope: &ScopeArrays) -> Result<Self> {
-        let failed = || IndexError::during("select what is to be read");
-        if let Some(files) = lookups::files_by_size(connection).await? {
-            let few = (files / NEAR_SHARE).max(1);
-            let has_more = scope.query(HAS_MORE_THAN).bind(few).fetch_one(&mut *connection).await;
-            if !has_more.map_err(failed())?.value::<bool>(0)? {
-                return Ok(Self::Near);
-            }
-        }
-        // Which of the others is taken matters to sizes only.
-        let most = stage == Stage::Size
-            && sqlx::query_scalar(MOST_HAVE_NO_HASH).fetch_one(connection).await.map_err(failed())?;
-        Ok(if most { Self::All } else { Self::Unread })
+/// The fastest for a scope.
+pub(super) async fn search(
+    connection: &mut PgConnection,
+    stage: Stage,
+    scope: &ScopeArrays,
+) -> Result<Search> {
+    if stage == Stage::Everything {
+        return Ok(Search::All); // no file is searched for
     }
+    let failed = || IndexError::during("select what is to be read");
+    if let Some(files) = lookups::files_by_size(connection).await? {
+        let few = (files / NEAR_SHARE).max(1);
+        let has_more = scope.query(HAS_MORE_THAN).bind(few).fetch_one(&mut *connection).await;
+        if !has_more.map_err(failed())?.value::<bool>(0)? {
+            return Ok(Search::Near);
+        }
+    }
+    // Which of the others is taken matters to sizes only.
+    let most = stage == Stage::Size
+        && sqlx::query_scalar(MOST_HAVE_NO_HASH).fetch_one(connection).await.map_err(failed())?;
+    Ok(if most { Search::All } else { Search::Unread })
 }
 
 /// The statement of a stage, without its scope's parameters at the beginning and those of rules at the end. It returns
@@ -118,10 +110,11 @@ fn looked_up(files: &str) -> String {
 /// Sizes that two physical files share, one of them in the scope, and the files of these sizes that nothing is known
 /// of; also files that could not be read before.
 fn by_size(search: Search, files: &str) -> String {
-    let (condition, compared) = match search {
-        Search::All => ("false", format!("{files} f")),
-        Search::Unread => ("true", format!("{files} f natural join null_size")),
-        Search::Near => ("directory_id in (select id from scope)", looked_up(files)),
+    let all = format!("{files} f");
+    let (condition, compared, chosen) = match search {
+        Search::All => ("false", all.clone(), all),
+        Search::Unread => ("true", format!("{all} natural join null_size"), all),
+        Search::Near => ("directory_id in (select id from scope)", looked_up(files), looked_up(files)),
     };
     format!(
         "null_size (size) as materialized (
@@ -133,7 +126,7 @@ fn by_size(search: Search, files: &str) -> String {
                and bool_or(f.directory_id in (select id from scope))),
         pending as materialized (
             select f.volume_id, f.inode, f.directory_id, f.name, f.size, f.mtime_ns, f.ctime_ns, true as is_unknown
-            from {compared}
+            from {chosen}
             where f.hash is null and f.sample is null and {not_rotten}
               and (f.size in (select size from candidate)
                    or (f.problem is not null and f.directory_id in (select id from scope))))",

@@ -5,6 +5,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::lookups::{LookUp, SIZES};
 use super::{catalog, scope};
+use crate::index::convert::{NEAR_SHARE, Search};
 use crate::index::{IndexError, Result};
 use crate::model::pending::{Scope, Stage};
 use crate::model::rot::Rereading;
@@ -20,20 +21,6 @@ const TEMPORARY_TABLES: &str = "
     create temp table pending (
         id integer primary key, file_id integer, volume_id integer, directory_id integer, name blob,
         size integer, mtime_ns integer, ctime_ns integer, inode integer, known blob)";
-
-/// A scope is looked up size by size if the index holds so many times its files; else the tables are read as they lie.
-const NEAR_SHARE: i64 = 16;
-
-/// How the files of a size are found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Search {
-    /// All sizes are compared: most have to be.
-    All,
-    /// Those of files without hash are: these are few.
-    Unread,
-    /// Those of files without hash in the scope are looked up: it is a small part of the index.
-    Near,
-}
 
 /// A condition on each `directory_id`, where some directories are never read: what lies in them is no partner, either.
 const BUT_NEVER_READ: &str = "and f.directory_id not in (select directory_id from temp.never_read)";
@@ -157,23 +144,21 @@ const HAS_MORE_THAN: &str = "
     select count(*) = ?1 from (
         select 1 from files where directory_id in (select directory_id from temp.scope) limit ?1)";
 
-impl Search {
-    /// The fastest for what `temp.scope` holds.
-    async fn of(connection: &mut SqliteConnection, stage: Stage) -> Result<Self> {
-        let failed = || IndexError::during(OPERATION);
-        let sizes = LookUp::look(&SIZES, connection).await?;
-        if sizes.is_there() {
-            let few = (sizes.files() / NEAR_SHARE).max(1);
-            let has_more = sqlx::query_scalar(HAS_MORE_THAN).bind(few).fetch_one(&mut *connection).await;
-            if !has_more.map_err(failed())? {
-                return Ok(Self::Near);
-            }
+/// The fastest for what `temp.scope` holds.
+async fn search(connection: &mut SqliteConnection, stage: Stage) -> Result<Search> {
+    let failed = || IndexError::during(OPERATION);
+    let sizes = LookUp::look(&SIZES, connection).await?;
+    if sizes.is_there() {
+        let few = (sizes.files() / NEAR_SHARE).max(1);
+        let has_more = sqlx::query_scalar(HAS_MORE_THAN).bind(few).fetch_one(&mut *connection).await;
+        if !has_more.map_err(failed())? {
+            return Ok(Search::Near);
         }
-        // Which of the others is taken matters to sizes only.
-        let most = stage == Stage::Size
-            && sqlx::query_scalar(MOST_HAVE_NO_HASH).fetch_one(connection).await.map_err(failed())?;
-        Ok(if most { Self::All } else { Self::Unread })
     }
+    // Which of the others is taken matters to sizes only.
+    let most = stage == Stage::Size
+        && sqlx::query_scalar(MOST_HAVE_NO_HASH).fetch_one(connection).await.map_err(failed())?;
+    Ok(if most { Search::All } else { Search::Unread })
 }
 
 /// Makes `temp.pending`, empty, and what a selection looks at.
@@ -201,8 +186,8 @@ pub(super) async fn fill(connection: &mut SqliteConnection, stage: Stage, scope:
     }
     let select = match stage {
         Stage::Everything => SELECT_EVERYTHING.to_owned(),
-        Stage::Size => select_by_size(Search::of(connection, stage).await?, but),
-        Stage::Sample => select_by_sample(Search::of(connection, stage).await?, but),
+        Stage::Size => select_by_size(search(connection, stage).await?, but),
+        Stage::Sample => select_by_sample(search(connection, stage).await?, but),
     };
     let selected = sqlx::query(AssertSqlSafe(select)).execute(connection).await;
     Ok(selected.map_err(IndexError::during(OPERATION))?.rows_affected())
