@@ -45,6 +45,15 @@ const NOTICEABLE: u64 = 10;
 /// One in eight takes a disk longer than the other seven take memory.
 const FEW_WAIT: u64 = 8;
 
+/// What was found out about the disk, for those who begin where others ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// How many threads may work.
+    pub allowed: usize,
+    /// True if requests have to be waited for.
+    pub waits: bool,
+}
+
 /// Lets as many threads work as are worth it.
 #[derive(Debug)]
 pub struct Concurrency {
@@ -56,8 +65,8 @@ pub struct Concurrency {
 #[derive(Debug)]
 struct State {
     working: usize,
-    allowed: usize,
     has_ended: bool,
+    pace: Pace,
     trial: Trial,
     /// What got done in the last trial, in bytes a second.
     before: Option<u64>,
@@ -90,14 +99,42 @@ impl Threads {
     }
 }
 
+/// The pace at the end of the last work of a kind.
+#[derive(Debug, Default)]
+pub struct LastPace(Mutex<Option<Pace>>);
+
+impl LastPace {
+    /// None before there was any.
+    pub fn get(&self) -> Option<Pace> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps it.
+    pub fn set(&self, pace: Pace) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(pace);
+    }
+}
+
+impl Pace {
+    /// While nothing is known: that of memory.
+    fn begin(threads: Threads) -> Self {
+        Self { allowed: threads.least, waits: false }
+    }
+}
+
 impl Concurrency {
     /// Begins with the least number of threads.
     pub fn new(threads: Threads) -> Self {
+        Self::from(threads, None)
+    }
+
+    /// Begins with what was found out before, if anything.
+    pub fn from(threads: Threads, pace: Option<Pace>) -> Self {
         let trial = Trial { began: Instant::now(), answered: Answered::default() };
         let state = State {
             working: 0,
-            allowed: threads.least,
             has_ended: false,
+            pace: pace.unwrap_or(Pace::begin(threads)),
             trial,
             before: None,
             rising: true,
@@ -133,6 +170,16 @@ impl Concurrency {
         });
     }
 
+    /// The bounds.
+    pub fn threads(&self) -> Threads {
+        self.threads
+    }
+
+    /// What was found out until now.
+    pub fn pace(&self) -> Pace {
+        self.lock().pace
+    }
+
     /// For one thread.
     pub fn meter(&self) -> Meter<'_> {
         Meter { concurrency: self, answered: Answered::default() }
@@ -141,7 +188,7 @@ impl Concurrency {
     /// Waits until this thread may work; none if there is no more work.
     fn take_place(&self) -> Option<Place<'_>> {
         let mut state = self.lock();
-        while !state.has_ended && state.working >= state.allowed {
+        while !state.has_ended && state.working >= state.pace.allowed {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if state.has_ended {
@@ -173,7 +220,7 @@ impl Concurrency {
 
 impl State {
     fn is_crowded(&self) -> bool {
-        self.working > self.allowed
+        self.working > self.pace.allowed
     }
 
     /// Climbs towards the number of threads with which most gets done: twice as many, or half as many, and
@@ -181,7 +228,8 @@ impl State {
     fn decide(&mut self, Threads { least, most }: Threads, elapsed: Duration) {
         let Answered { requests, waited, bytes } = self.trial.answered;
         if waited * FEW_WAIT < requests {
-            (self.allowed, self.before, self.rising, self.first_climb) = (least, None, true, true);
+            self.pace = Pace { allowed: least, waits: false };
+            (self.before, self.rising, self.first_climb) = (None, true, true);
             return;
         }
         let elapsed = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
@@ -191,7 +239,8 @@ impl State {
             self.first_climb = false;
         }
         self.before = Some(done);
-        self.allowed = if self.rising { self.allowed * 2 } else { self.allowed / 2 }.clamp(least, most);
+        let allowed = if self.rising { self.pace.allowed * 2 } else { self.pace.allowed / 2 };
+        self.pace = Pace { allowed: allowed.clamp(least, most), waits: true };
     }
 }
 
@@ -232,6 +281,11 @@ pub struct Meter<'a> {
 }
 
 impl Meter<'_> {
+    /// True if requests are answered by a disk at the moment, and not from memory.
+    pub fn waits(&self) -> bool {
+        self.concurrency.pace().waits
+    }
+
     /// Notes a request that was answered: how long that took, and the bytes it brought.
     pub fn note(&mut self, took: Duration, bytes: u64) {
         let from_memory = FROM_MEMORY + Duration::from_nanos(bytes / BYTES_PER_NANOSECOND);
@@ -254,7 +308,7 @@ mod tests {
             let waited = if *micros > 50 { *requests } else { 0 };
             state.trial.answered = Answered { requests: *requests, waited, bytes: 0 };
             state.decide(concurrency.threads, TRIAL);
-            state.allowed
+            state.pace.allowed
         };
         trials.iter().map(trial).collect()
     }

@@ -142,5 +142,5 @@ fn job(path: &Path, stage: Stage) -> Job {
     let stat = FileStat::from(&std::fs::metadata(path).unwrap());
     let key = FileKey { id: FileId(1), directory: DirectoryId(1), name: b"f".as_slice().into() };
     let names = vec![PendingName { key, directory: path.parent().unwrap().into() }];
-    Job { stamp: Stamp::of(&stat, stat.device), names, stage, lease: None, known: None }
+    Job { stamp: Stamp::of(&stat, stat.device), names, stage, lease: None, known: None, sample: None }
 }

@@ -108,6 +108,12 @@ pub(super) fn digest(bytes: &[u8]) -> Result<Digest> {
     Ok(Digest(bytes))
 }
 
+/// A sample from its bytes.
+pub(super) fn sample(bytes: &[u8]) -> Result<Sample> {
+    let bytes = bytes.try_into().map_err(|_| IndexError::Damaged("a sample is not 16 bytes".to_owned()))?;
+    Ok(Sample(bytes))
+}
+
 /// How a finding ended, from its word.
 pub(super) fn ending(word: &str) -> Result<Ending> {
     let all = [Ending::Withdrawn, Ending::Restored, Ending::Replaced, Ending::Gone];
@@ -207,6 +213,8 @@ pub(super) struct PendingRow {
     pub(super) stamp: Stamp,
     /// The hash it should have, if it is read again.
     pub(super) known: Option<Digest>,
+    /// Its sample, if that was looked up.
+    pub(super) sample: Option<Sample>,
 }
 
 /// Makes jobs of rows that come in physical order: names of one file stand together.
@@ -227,7 +235,7 @@ impl Jobs {
     /// returns the one before. Names with different stamps were listed at different times: each is
     /// checked by itself. A row whose directory is not among those given is left out.
     pub(super) fn take(&mut self, row: PendingRow, directories: &HashMap<i64, Arc<Path>>) -> Option<Job> {
-        let PendingRow { id, volume, directory, name, stamp, known } = row;
+        let PendingRow { id, volume, directory, name, stamp, known, sample } = row;
         let path = Arc::clone(directories.get(&directory)?);
         let key = FileKey { id: FileId(id), directory: DirectoryId(directory), name: name.into() };
         let name = PendingName { key, directory: path };
@@ -239,7 +247,8 @@ impl Jobs {
                 None
             }
             _ => {
-                let job = Job { stamp, names: vec![name], stage: self.stage, lease: self.lease, known };
+                let Self { stage, lease, .. } = *self;
+                let job = Job { stamp, names: vec![name], stage, lease, known, sample };
                 self.open.replace((volume, job)).map(|(_, job)| job)
             }
         }

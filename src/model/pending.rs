@@ -76,9 +76,17 @@ pub struct Job {
     pub lease: Option<LeaseId>,
     /// The hash it should have, if it is read to see whether it still has it: only with the very stamp, then.
     pub known: Option<Digest>,
+    /// Its sample, if that is known: another file of its size with the same one is probably its twin.
+    pub sample: Option<Sample>,
 }
 
 impl Job {
+    /// What became of a name of it.
+    pub fn outcome(&self, name: PendingName, finding: Finding) -> Outcome {
+        let Self { stamp, lease, known, .. } = *self;
+        Outcome { key: name.key, expected: stamp, finding, lease, known }
+    }
+
     /// The bytes that are read for it.
     pub fn bytes_to_read(&self) -> u64 {
         if self.is_sampled() { SAMPLE_BYTES } else { self.stamp.size }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
@@ -13,46 +13,42 @@ use crate::cancel::Cancel;
 use crate::concurrency::Meter;
 use crate::model::digest::{Digest, Sample, first_half};
 use crate::model::listing::Problem;
-use crate::model::pending::{Finding, Job, Outcome, PendingName, SAMPLE_PIECE, SMALL_FILE, Stage};
+use crate::model::pending::{Finding, Job, Outcome, PendingName, SAMPLE_PIECE, SMALL_FILE};
 use crate::model::stamp::{Clock, FileStat, Nanos, Stamp};
 use crate::os::{self, Directory};
 
 /// Bytes asked for at once: a small file has to fit in one request. Of a file that is not cached, more than the
 /// system would read ahead by itself is worth it (1 MiB instead of 128 KiB halves the processor's time for cold
 /// media files, 2.6 s to 1.3 s, and takes a sixth off the whole); from memory there is no difference.
-const BUFFER: usize = 1024 * 1024;
+pub(super) const BUFFER: usize = 1024 * 1024;
 const _: () = assert!(BUFFER as u64 >= SMALL_FILE);
 
 /// Reads files; one for each thread, so that the buffer is reused.
 #[derive(Debug)]
 pub struct FileReader {
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
     /// The directory of the last file: the next one is mostly in it, too.
     directory: Option<(Arc<Path>, Directory)>,
     /// Of that directory.
     clock: Clock,
-    cancel: Cancel,
+    pub(super) cancel: Cancel,
 }
 
-/// What is known of a file, and asked about it.
-struct Listed {
+/// A file that is open, and was what is known of it when it was opened.
+pub(super) struct Opened {
+    file: File,
     stamp: Stamp,
-    stage: Stage,
-    /// It is of no interest unless its whole stamp is the same.
-    is_exact: bool,
-}
-
-/// What was read of a file.
-enum Content {
-    Whole(Digest, Option<Sample>, Stamp),
-    Places(Sample, Stamp),
-    /// The file is not what the index knows, or changed under the reader.
-    Changed(Stamp),
+    /// What its inode is told apart by: see [`Stamp::of`].
+    device: u64,
+    clock: Clock,
+    from: Nanos,
 }
 
 /// A read that ended early.
-enum Stop {
+pub(super) enum Stop {
     Cancelled,
+    /// The file is not what the index knows, or changed under the reader; this is what it is now.
+    Changed(Stamp),
     Failed(Problem),
 }
 
@@ -73,17 +69,20 @@ impl FileReader {
     ///
     /// A name that cannot be opened does not condemn the others: the next one is tried. Nor does one that is another
     /// file by now: only what was read holds for all names.
-    pub fn process(&mut self, job: Job, meter: &mut Meter<'_>, outcomes: &mut Vec<Outcome>) -> Option<()> {
+    pub fn process(
+        &mut self,
+        mut job: Job,
+        meter: &mut Meter<'_>,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Option<()> {
         let before = outcomes.len();
         let mut found: Option<Finding> = None;
-        let Job { stamp, names, stage, lease, known } = job;
-        let listed = Listed { stamp, stage, is_exact: known.is_some() };
-        for name in names {
+        for name in std::mem::take(&mut job.names) {
             let finding = match &found {
                 Some(finding) => finding.clone(),
-                None => match self.find(&listed, &name, meter) {
-                    Ok(changed @ Finding::Changed(_)) => changed,
+                None => match self.find(&job, &name, meter) {
                     Ok(finding) => found.insert(finding).clone(),
+                    Err(Stop::Changed(now)) => Finding::Changed(now),
                     Err(Stop::Failed(problem)) => Finding::Failed(problem),
                     Err(Stop::Cancelled) => {
                         outcomes.truncate(before);
@@ -91,18 +90,60 @@ impl FileReader {
                     }
                 },
             };
-            outcomes.push(Outcome { key: name.key, expected: stamp, finding, lease, known });
+            outcomes.push(job.outcome(name, finding));
         }
         Some(())
     }
 
-    fn find(&mut self, listed: &Listed, name: &PendingName, meter: &mut Meter<'_>) -> Result<Finding, Stop> {
-        let from = Nanos::now();
-        let content = self.read(listed, name, meter)?;
-        Ok(finding(&content, from, self.clock))
+    fn find(&mut self, job: &Job, name: &PendingName, meter: &mut Meter<'_>) -> Result<Finding, Stop> {
+        let opened = self.open(job, name)?;
+        if job.is_sampled() {
+            let sample = self.sample(&opened, meter)?;
+            let (ctime, racy) = opened.is_still_the_same()?;
+            return Ok(Finding::Sampled { sample, ctime, racy });
+        }
+        let digest = self.hash_rest(&opened, blake3::Hasher::new(), 0, meter)?;
+        self.hashed(&opened, digest, meter)
     }
 
-    fn open(&mut self, name: &PendingName) -> Result<File, Stop> {
+    /// What is found if the whole of a file has this hash.
+    pub(super) fn hashed(
+        &mut self,
+        opened: &Opened,
+        digest: Digest,
+        meter: &mut Meter<'_>,
+    ) -> Result<Finding, Stop> {
+        let is_large = opened.size() > SMALL_FILE;
+        let sample = if is_large { Some(self.sample(opened, meter)?) } else { None };
+        let (ctime, racy) = opened.is_still_the_same()?;
+        Ok(Finding::Hashed { digest, sample, ctime, racy })
+    }
+
+    /// Opens a file by one of its names, if it is what the job says.
+    pub(super) fn open(&mut self, job: &Job, name: &PendingName) -> Result<Opened, Stop> {
+        let from = Nanos::now();
+        let file = self.open_name(name)?;
+        let stat = os::stat_open(&file)?;
+        if !stat.is_file {
+            return Err(Stop::Failed(Problem::NotRegular));
+        }
+        let device = self.device_as_listed(&stat, job.stamp);
+        let stamp = Stamp::of(&stat, device);
+        let is_exact = job.known.is_some();
+        // A change of ctime alone is one of permissions, owner or links, such as makes a file readable; or of content,
+        // and somebody set mtime back.
+        let expected = if is_exact { job.stamp } else { Stamp { ctime: stamp.ctime, ..job.stamp } };
+        if stamp != expected {
+            return Err(Stop::Changed(stamp));
+        }
+        if is_exact {
+            // Whether the disk still has it is the question, not whether memory does.
+            os::forget_cached(&file);
+        }
+        Ok(Opened { file, stamp, device, clock: self.clock, from })
+    }
+
+    fn open_name(&mut self, name: &PendingName) -> Result<File, Stop> {
         let opened = match self.directory.take() {
             Some((path, directory)) if path == name.directory => (path, directory),
             _ => {
@@ -118,67 +159,37 @@ impl FileReader {
         }
     }
 
-    /// The stamp of an open file, with its inode expressed as in the listing (see [`Stamp::of`]): only if the
-    /// plain number differs is the directory's device asked for.
-    fn stamp_as_listed(&self, stat: &FileStat, listed: Stamp) -> Stamp {
-        let plain = Stamp::of(stat, stat.device);
-        if plain.inode == listed.inode {
-            return plain;
+    /// The device with which a file's stamp has its inode expressed as in the listing (see [`Stamp::of`]): only if
+    /// the plain number differs is the directory's asked for.
+    fn device_as_listed(&self, stat: &FileStat, listed: Stamp) -> u64 {
+        if Stamp::of(stat, stat.device).inode == listed.inode {
+            return stat.device;
         }
         let device = self.directory.as_ref().and_then(|(_, directory)| directory.device().ok());
-        device.map_or(plain, |device| Stamp::of(stat, device))
+        device.unwrap_or(stat.device)
     }
 
-    fn read(&mut self, listed: &Listed, name: &PendingName, meter: &mut Meter<'_>) -> Result<Content, Stop> {
-        let &Listed { stamp: listed, stage, is_exact } = listed;
-        let file = self.open(name)?;
-        let before = os::stat_open(&file)?;
-        if !before.is_file {
-            return Err(Stop::Failed(Problem::NotRegular));
-        }
-        let stamp = self.stamp_as_listed(&before, listed);
-        // A change of ctime alone is one of permissions, owner or links, such as makes a file readable; or of content,
-        // and somebody set mtime back.
-        let expected = if is_exact { listed } else { Stamp { ctime: stamp.ctime, ..listed } };
-        if stamp != expected {
-            return Ok(Content::Changed(stamp));
-        }
-        if is_exact {
-            // Whether the disk still has it is the question, not whether memory does.
-            os::forget_cached(&file);
-        }
-        let is_large = stamp.size > SMALL_FILE;
-        let content = if is_large && stage == Stage::Size {
-            Content::Places(self.sample(&file, stamp.size, meter)?, stamp)
-        } else {
-            let digest = self.hash(&file, stamp.size, meter)?;
-            let sample = if is_large { Some(self.sample(&file, stamp.size, meter)?) } else { None };
-            Content::Whole(digest, sample, stamp)
-        };
-        let after = self.stamp_as_listed(&os::stat_open(&file)?, listed);
-        if after != stamp {
-            return Ok(Content::Changed(after));
-        }
-        Ok(content)
-    }
-
-    /// BLAKE3 of the whole content of a file of `size` bytes. Nothing is asked for beyond: if the
-    /// file grew, the stat that follows tells.
-    fn hash(&mut self, mut file: &File, size: u64, meter: &mut Meter<'_>) -> Result<Digest, Stop> {
-        let mut hasher = blake3::Hasher::new();
-        let mut remaining = size;
-        while remaining > 0 {
+    /// BLAKE3 of the whole content of a file whose first `read` bytes were hashed already. Nothing is asked for beyond
+    /// its size: if the file grew, the stat that follows tells.
+    pub(super) fn hash_rest(
+        &mut self,
+        opened: &Opened,
+        mut hasher: blake3::Hasher,
+        mut read: u64,
+        meter: &mut Meter<'_>,
+    ) -> Result<Digest, Stop> {
+        while read < opened.size() {
             if self.cancel.is_requested() {
                 return Err(Stop::Cancelled);
             }
             let asked = Instant::now();
-            match file.read(&mut self.buffer) {
+            match opened.file.read_at(&mut self.buffer, read) {
                 // Truncated; the stat that follows tells.
                 Ok(0) => break,
                 Ok(length) => {
                     meter.note(asked.elapsed(), length as u64);
                     hasher.update(&self.buffer[..length]);
-                    remaining = remaining.saturating_sub(length as u64);
+                    read += length as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
@@ -188,20 +199,16 @@ impl FileReader {
     }
 
     /// A hash of the first, the middle and the last bytes of a file larger than a sample.
-    fn sample(&mut self, file: &File, size: u64, meter: &mut Meter<'_>) -> Result<Sample, Stop> {
-        let piece = SAMPLE_PIECE as u64;
+    fn sample(&mut self, opened: &Opened, meter: &mut Meter<'_>) -> Result<Sample, Stop> {
+        let (size, piece) = (opened.size(), SAMPLE_PIECE as u64);
         let mut hasher = blake3::Hasher::new();
         for offset in [0, (size - piece) / 2, size - piece] {
             if self.cancel.is_requested() {
                 return Err(Stop::Cancelled);
             }
             let buffer = &mut self.buffer[..SAMPLE_PIECE];
-            let asked = Instant::now();
-            match file.read_exact_at(buffer, offset) {
-                Ok(()) => {
-                    meter.note(asked.elapsed(), piece);
-                    hasher.update(buffer)
-                }
+            match opened.read_exactly(buffer, offset, meter) {
+                Ok(()) => hasher.update(buffer),
                 // Truncated meanwhile; the stat that follows tells.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
                 Err(error) => return Err(error.into()),
@@ -211,16 +218,33 @@ impl FileReader {
     }
 }
 
-fn finding(content: &Content, from: Nanos, clock: Clock) -> Finding {
-    let to = Nanos::now();
-    match *content {
-        Content::Whole(digest, sample, stamp) => {
-            Finding::Hashed { digest, sample, ctime: stamp.ctime, racy: stamp.is_racy(from, to, clock) }
+impl Opened {
+    /// Its size in bytes, when it was opened.
+    pub(super) fn size(&self) -> u64 {
+        self.stamp.size
+    }
+
+    /// Fills a buffer from an offset on.
+    pub(super) fn read_exactly(
+        &self,
+        buffer: &mut [u8],
+        offset: u64,
+        meter: &mut Meter<'_>,
+    ) -> io::Result<()> {
+        let asked = Instant::now();
+        self.file.read_exact_at(buffer, offset)?;
+        meter.note(asked.elapsed(), buffer.len() as u64);
+        Ok(())
+    }
+
+    /// Looks whether it changed while it was read; returns its ctime, and whether it may have changed without
+    /// showing it: see [`Stamp::is_racy`].
+    fn is_still_the_same(&self) -> Result<(Nanos, bool), Stop> {
+        let after = Stamp::of(&os::stat_open(&self.file)?, self.device);
+        if after != self.stamp {
+            return Err(Stop::Changed(after));
         }
-        Content::Places(sample, stamp) => {
-            Finding::Sampled { sample, ctime: stamp.ctime, racy: stamp.is_racy(from, to, clock) }
-        }
-        Content::Changed(now) => Finding::Changed(now),
+        Ok((after.ctime, after.is_racy(self.from, Nanos::now(), self.clock)))
     }
 }
 
@@ -229,7 +253,7 @@ mod tests {
     use super::*;
     use crate::concurrency::{Concurrency, Threads};
     use crate::model::listing::DirectoryId;
-    use crate::model::pending::{FileId, FileKey};
+    use crate::model::pending::{FileId, FileKey, Stage};
 
     fn job(path: &Path, stage: Stage) -> Job {
         let stat = FileStat::from(&std::fs::metadata(path).unwrap());
@@ -241,6 +265,7 @@ mod tests {
             stage,
             lease: None,
             known: None,
+            sample: None,
         }
     }
 

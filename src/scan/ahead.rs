@@ -21,7 +21,7 @@ use crate::model::scan::ScanCounts;
 use crate::model::settings::HashPolicy;
 use crate::model::stamp::Stamp;
 use crate::model::volume::{Extent, MountedVolume, VolumeId};
-use crate::processing::pool::Batches;
+use crate::processing::pool::{Batches, Task};
 use crate::progress::Progress;
 
 /// Sizes of which one file was met are remembered with that file: some 20 MiB of them.
@@ -216,14 +216,14 @@ impl ReadAhead {
         let Candidate { stamp, first, others } = candidate;
         let mut names = vec![first];
         names.extend(others);
-        let job = Job { stamp, names, stage: self.stage, lease: None, known: None };
+        let job = Job { stamp, names, stage: self.stage, lease: None, known: None, sample: None };
         if job.is_sampled() {
             self.unread = Unread::Sampled;
         }
         let names = job.names.len() as u64;
         self.progress.total_files.add(names);
         self.progress.total_bytes.add(job.bytes_to_read() * names);
-        self.backlog.push(job);
+        self.backlog.push(Task::One(job));
     }
 
     /// Waits until the pool takes jobs, or has outcomes to be written: these are returned. Nothing is lost
@@ -282,7 +282,7 @@ impl ReadAhead {
             let outcomes = self.outcomes().await;
             self.write(outcomes, writer).await?;
         }
-        let Hashing { jobs, outcomes, ended } = self.hashing;
+        let Hashing { jobs, outcomes, ended, .. } = self.hashing;
         drop(jobs);
         let (counts, ended) = tokio::join!(self.written.write_all(writer, outcomes), ended);
         ended?;

@@ -11,12 +11,13 @@ use crate::bridge::{ThreadFailed, run_blocking};
 use crate::cancel::Cancel;
 use crate::concurrency::Concurrency;
 use crate::index::{PendingReader, Writer};
-use crate::model::pending::{Finding, Job, Outcome, Scope, Stage};
+use crate::model::pending::{Finding, Outcome, Scope, Stage};
 use crate::model::rules::HashRules;
 use crate::model::scan::ScanCounts;
 use crate::model::settings::HashPolicy;
 use crate::model::volume::{Extent, MountMap};
-use crate::processing::pool::{Batches, WAITING_BATCHES, process_all};
+use crate::processing::pool::{Batches, Task, WAITING_BATCHES, process_all};
+use crate::processing::twins;
 use crate::progress::Phase;
 use crate::volume::Volumes;
 
@@ -73,13 +74,13 @@ impl Run<'_> {
         scanner.progress.enter(Phase::Processing);
 
         let read_before = scanner.progress.read_bytes.get();
-        let Hashing { jobs, outcomes, ended } = scanner.start_hashing()?;
+        let Hashing { jobs, outcomes, ended, concurrency } = scanner.start_hashing()?;
         // Each ends when the channel before it does. If one fails, no more is fed, and so all three end: the reader
         // may be waiting for answers that do not come any more.
         let no_more = Notify::new();
         let feeding = async {
             tokio::select! {
-                fed = feed(pending, jobs, &scanner.cancel) => fed,
+                fed = feed(pending, jobs, &concurrency, &scanner.cancel) => fed,
                 () = no_more.notified() => Ok(()),
             }
         };
@@ -122,14 +123,16 @@ impl Scanner {
     /// Starts the pool that reads and hashes.
     pub(super) fn start_hashing(&self) -> Result<Hashing, ScanError> {
         let pool = Self::pool("hash", self.workers.read.most)?;
-        let concurrency = Concurrency::new(self.workers.read);
+        let concurrency = Arc::new(Concurrency::from(self.workers.read, self.pace.get()));
         let (job_sender, jobs) = mpsc::channel(WAITING_BATCHES);
         let (outcome_sender, outcomes) = mpsc::channel(WAITING_BATCHES);
         let (cancel, progress) = (self.cancel.clone(), Arc::clone(&self.progress));
+        let (reading, pace) = (Arc::clone(&concurrency), Arc::clone(&self.pace));
         let ended = run_blocking("hash", move || {
-            process_all(&pool, &concurrency, jobs, &outcome_sender, &cancel, &progress);
+            process_all(&pool, &reading, jobs, &outcome_sender, &cancel, &progress);
+            pace.set(reading.pace());
         });
-        Ok(Hashing { jobs: job_sender, outcomes, ended: Box::pin(ended) })
+        Ok(Hashing { jobs: job_sender, outcomes, ended: Box::pin(ended), concurrency })
     }
 
     /// A pool of named threads; one thread works strictly in order.
@@ -155,7 +158,8 @@ impl Scanner {
 /// Hands jobs to the pool, batch by batch, until there are no more or the pool stops.
 pub(super) async fn feed(
     mut pending: Box<dyn PendingReader>,
-    jobs: mpsc::Sender<Vec<Job>>,
+    jobs: mpsc::Sender<Vec<Task>>,
+    concurrency: &Concurrency,
     cancel: &Cancel,
 ) -> Result<(), ScanError> {
     loop {
@@ -164,8 +168,8 @@ pub(super) async fn feed(
             return Ok(());
         }
         let mut batches = Batches::default();
-        for job in window {
-            batches.push(job);
+        for task in twins::tasks(window, concurrency) {
+            batches.push(task);
         }
         while let Some(batch) = batches.pop() {
             if jobs.send(batch).await.is_err() {
@@ -177,8 +181,9 @@ pub(super) async fn feed(
 
 /// The pool that reads, at work: jobs go in, outcomes come out, and it ends when there are no more jobs.
 pub(super) struct Hashing {
-    pub(super) jobs: mpsc::Sender<Vec<Job>>,
+    pub(super) jobs: mpsc::Sender<Vec<Task>>,
     pub(super) outcomes: mpsc::Receiver<Vec<Outcome>>,
+    pub(super) concurrency: Arc<Concurrency>,
     pub(super) ended: Pin<Box<dyn Future<Output = Result<(), ThreadFailed>>>>,
 }
 

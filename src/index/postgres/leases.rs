@@ -128,6 +128,7 @@ impl LeaseColumns {
                 name,
                 stamp: stamp(size, mtime, ctime, inode),
                 known: None,
+                sample: None,
             },
         )
     }

@@ -142,7 +142,15 @@ impl Rereader {
                 }
                 let stamp = stamp(row.value(3)?, row.value(4)?, row.value(5)?, row.value(6)?);
                 let known = Some(digest(row.value(7)?)?);
-                files.push(PendingRow { id: 0, volume, directory, name: row.value(2)?, stamp, known });
+                files.push(PendingRow {
+                    id: 0,
+                    volume,
+                    directory,
+                    name: row.value(2)?,
+                    stamp,
+                    known,
+                    sample: None,
+                });
             }
             if files.is_empty() {
                 // All of them may be gone; or this process was taken for dead, and what it kept was removed.

@@ -15,7 +15,7 @@ use sqlx::sqlite::SqliteConnection;
 use super::convert::HexBytes;
 use super::selection;
 use super::summary::kept;
-use crate::index::convert::{Jobs, PendingRow, digest, read_json, stamp, to_integer, to_json};
+use crate::index::convert::{Jobs, PendingRow, digest, read_json, sample, stamp, to_integer, to_json};
 use crate::index::rows::Columns as _;
 use crate::index::{IndexError, PendingReader, Result};
 use crate::model::pending::{Job, PendingTotals, SAMPLE_BYTES, SMALL_FILE, Scope, Stage};
@@ -36,7 +36,7 @@ const NEXT: &str = "
     select json_group_array(json_array(file_id, volume_id, directory_id, hex(name), size, mtime_ns, ctime_ns, inode))
     from (select * from temp.pending where id > ?1 and id <= ?2 order by id)";
 
-/// The same of files to be read again.
+/// The same of files of which something is known: see `temp.pending`.
 const NEXT_KNOWN: &str = "
     select json_group_array(json_array(
         file_id, volume_id, directory_id, hex(name), size, mtime_ns, ctime_ns, inode, hex(known)))
@@ -61,6 +61,14 @@ async fn count_pending(connection: &mut SqliteConnection, stage: Stage) -> Resul
 #[derive(Deserialize)]
 struct Row(i64, i64, i64, HexBytes, i64, i64, i64, i64, #[serde(default)] Option<HexBytes>);
 
+/// What the last element of a [`Row`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Known {
+    Nothing,
+    Sample,
+    Hash,
+}
+
 /// Reads the selection of one stage.
 pub(super) struct SqlitePending {
     connection: SqliteConnection,
@@ -69,7 +77,7 @@ pub(super) struct SqlitePending {
     position: i64,
     last: i64,
     jobs: Jobs,
-    next: &'static str,
+    known: Known,
 }
 
 impl SqlitePending {
@@ -86,7 +94,8 @@ impl SqlitePending {
             totals = count_pending(&mut connection, stage).await?;
         }
         let (mounts, jobs) = (mounts.clone(), Jobs::new(stage, None));
-        Ok(Self { connection, mounts, totals, position: 0, last: to_integer(last), jobs, next: NEXT })
+        let known = if stage == Stage::Sample { Known::Sample } else { Known::Nothing };
+        Ok(Self { connection, mounts, totals, position: 0, last: to_integer(last), jobs, known })
     }
 
     /// Files to be read again.
@@ -99,13 +108,13 @@ impl SqlitePending {
         let last = to_integer(selection::fill_again(&mut connection, what, scope).await?);
         let totals = count_pending(&mut connection, Stage::Everything).await?;
         let (mounts, jobs) = (mounts.clone(), Jobs::new(Stage::Everything, None));
-        Ok(Self { connection, mounts, totals, position: 0, last, jobs, next: NEXT_KNOWN })
+        Ok(Self { connection, mounts, totals, position: 0, last, jobs, known: Known::Hash })
     }
 
     async fn window(&mut self) -> Result<Vec<Row>> {
         let until = self.position + WINDOW;
-        let window =
-            sqlx::query(self.next).bind(self.position).bind(until).fetch_one(&mut self.connection).await;
+        let next = if self.known == Known::Nothing { NEXT } else { NEXT_KNOWN };
+        let window = sqlx::query(next).bind(self.position).bind(until).fetch_one(&mut self.connection).await;
         let window = window.map_err(IndexError::during("read what is pending"))?;
         self.position = until;
         read_json(window.value(0)?)
@@ -139,8 +148,12 @@ impl PendingReader for SqlitePending {
             for row in rows {
                 let Row(id, volume, directory, HexBytes(name), size, mtime, ctime, inode, known) = row;
                 let stamp = stamp(size, mtime, ctime, inode);
-                let known = known.map(|HexBytes(hash)| digest(&hash)).transpose()?;
-                let row = PendingRow { id, volume, directory, name, stamp, known };
+                let mut row = PendingRow { id, volume, directory, name, stamp, known: None, sample: None };
+                match (self.known, known) {
+                    (Known::Hash, Some(HexBytes(hash))) => row.known = Some(digest(&hash)?),
+                    (Known::Sample, Some(HexBytes(shared))) => row.sample = Some(sample(&shared)?),
+                    _ => {}
+                }
                 jobs.extend(self.jobs.take(row, &directories));
             }
         }

@@ -15,7 +15,7 @@ use crate::model::settings::HashPolicy;
 /// What is being done, for errors.
 const OPERATION: &str = "select what is to be read";
 
-/// known: the hash that a file should have, if it is read again.
+/// known: the hash that a file should have, if it is read again, or the sample that it shares.
 const TEMPORARY_TABLES: &str = "
     create temp table reachable (volume_id integer primary key);
     create temp table pending (
@@ -82,8 +82,8 @@ fn select_by_sample(search: Search, but: &str) -> String {
             group by c.size, c.sample
             having (min(c.inode) <> max(c.inode) or min(c.volume_id) <> max(c.volume_id))
                and max(f.directory_id in (select directory_id from temp.scope)))
-        insert into temp.pending (file_id, volume_id, directory_id, name, size, mtime_ns, ctime_ns, inode)
-        select f.id, f.volume_id, f.directory_id, f.name, f.size, f.mtime_ns, f.ctime_ns, f.inode
+        insert into temp.pending (file_id, volume_id, directory_id, name, size, mtime_ns, ctime_ns, inode, known)
+        select f.id, f.volume_id, f.directory_id, f.name, f.size, f.mtime_ns, f.ctime_ns, f.inode, c.sample
         from {from}
         where c.hash is null and c.sample is not null
           and c.file_id not in (select file_id from rotten) {but}
