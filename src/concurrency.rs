@@ -87,7 +87,9 @@ struct Trial {
 #[derive(Debug, Clone, Copy, Default)]
 struct Answered {
     requests: u64,
-    /// Those of them that were not answered from memory.
+    /// Those of them whose time says where they were answered.
+    timed: u64,
+    /// Those of these that were not answered from memory.
     waited: u64,
     bytes: u64,
 }
@@ -226,8 +228,8 @@ impl State {
     /// Climbs towards the number of threads with which most gets done: twice as many, or half as many, and
     /// back when it was worse.
     fn decide(&mut self, Threads { least, most }: Threads, elapsed: Duration) {
-        let Answered { requests, waited, bytes } = self.trial.answered;
-        if waited * FEW_WAIT < requests {
+        let Answered { requests, timed, waited, bytes } = self.trial.answered;
+        if waited * FEW_WAIT < timed {
             self.pace = Pace { allowed: least, waits: false };
             (self.before, self.rising, self.first_climb) = (None, true, true);
             return;
@@ -268,6 +270,7 @@ impl Drop for Place<'_> {
 impl std::ops::AddAssign for Answered {
     fn add_assign(&mut self, other: Self) {
         self.requests += other.requests;
+        self.timed += other.timed;
         self.waited += other.waited;
         self.bytes += other.bytes;
     }
@@ -289,7 +292,16 @@ impl Meter<'_> {
     /// Notes a request that was answered: how long that took, and the bytes it brought.
     pub fn note(&mut self, took: Duration, bytes: u64) {
         let from_memory = FROM_MEMORY + Duration::from_nanos(bytes / BYTES_PER_NANOSECOND);
-        self.answered += Answered { requests: 1, waited: u64::from(took > from_memory), bytes };
+        self.add(Answered { requests: 1, timed: 1, waited: u64::from(took > from_memory), bytes });
+    }
+
+    /// Notes a request that was made before its answer was needed: how long it took nobody knows.
+    pub fn note_expected(&mut self, bytes: u64) {
+        self.add(Answered { requests: 1, timed: 0, waited: 0, bytes });
+    }
+
+    fn add(&mut self, answered: Answered) {
+        self.answered += answered;
         if self.answered.requests >= NOTED_AT_ONCE {
             self.concurrency.note(std::mem::take(&mut self.answered));
         }
@@ -306,7 +318,7 @@ mod tests {
         let trial = |(micros, requests): &(u64, u64)| {
             let mut state = concurrency.lock();
             let waited = if *micros > 50 { *requests } else { 0 };
-            state.trial.answered = Answered { requests: *requests, waited, bytes: 0 };
+            state.trial.answered = Answered { requests: *requests, timed: *requests, waited, bytes: 0 };
             state.decide(concurrency.threads, TRIAL);
             state.pace.allowed
         };

@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::num::NonZeroU64;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -68,6 +69,12 @@ const LOCAL: [u64; 8] = [
 pub(super) fn keeps_own_times(directory: &OwnedFd) -> bool {
     let kind = rustix::fs::fstatfs(directory).map(|status| u64::try_from(status.f_type).unwrap_or_default());
     kind.is_ok_and(|kind| LOCAL.contains(&kind))
+}
+
+/// Asks for a part of a file to be read into memory; nobody waits until it is.
+pub fn expect_to_read(file: &File, offset: u64, length: u64) {
+    // It is a hint: without it the same is read later.
+    let _ = rustix::fs::fadvise(file, offset, NonZeroU64::new(length), Advice::WillNeed);
 }
 
 /// A limit of inotify, such as `max_user_watches`; see `inotify(7)`.

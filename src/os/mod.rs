@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::model::stamp::{FileStat, Nanos};
 
@@ -25,7 +26,20 @@ mod portable;
 use portable as system;
 
 use system::ShortPath;
-pub use system::{filesystem_number, forget_cached, inotify_limit, mount_points};
+pub use system::{expect_to_read, filesystem_number, forget_cached, inotify_limit, mount_points};
+
+/// Allows this process to have so many files open, or as many as it may; returns how many that are.
+pub fn allow_open_files(wanted: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let Some(current) = limit.current else { return wanted };
+    let wanted_limit = u64::try_from(wanted).unwrap_or(u64::MAX);
+    if current >= wanted_limit {
+        return wanted;
+    }
+    let raised = limit.maximum.map_or(wanted_limit, |most| most.min(wanted_limit)).max(current);
+    let is_raised = setrlimit(Resource::Nofile, Rlimit { current: Some(raised), ..limit }).is_ok();
+    usize::try_from(if is_raised { raised } else { current }).unwrap_or(wanted)
+}
 
 /// A line of the system's mount table.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,3 +10,27 @@
 pub mod pool;
 pub mod read;
 pub mod twins;
+
+#[cfg(test)]
+mod testing {
+    use std::path::Path;
+
+    use crate::model::listing::DirectoryId;
+    use crate::model::pending::{FileId, FileKey, Job, PendingName, Stage};
+    use crate::model::stamp::{FileStat, Stamp};
+
+    /// To read this file, as it is now.
+    pub(super) fn job(path: &Path, stage: Stage) -> Job {
+        let stat = FileStat::from(&std::fs::metadata(path).unwrap());
+        let name = path.file_name().unwrap().as_encoded_bytes().into();
+        let key = FileKey { id: FileId(1), directory: DirectoryId(1), name };
+        Job {
+            stamp: Stamp::of(&stat, stat.device),
+            names: vec![PendingName { key, directory: path.parent().unwrap().into() }],
+            stage,
+            lease: None,
+            known: None,
+            sample: None,
+        }
+    }
+}

@@ -23,6 +23,9 @@ use crate::os::{self, Directory};
 pub(super) const BUFFER: usize = 1024 * 1024;
 const _: () = assert!(BUFFER as u64 >= SMALL_FILE);
 
+/// Of a larger file the system reads ahead enough by itself, and all of it might push out what others asked for.
+const MOST_EXPECTED: u64 = 4 * 1024 * 1024;
+
 /// Reads files; one for each thread, so that the buffer is reused.
 #[derive(Debug)]
 pub struct FileReader {
@@ -35,6 +38,7 @@ pub struct FileReader {
 }
 
 /// A file that is open, and was what is known of it when it was opened.
+#[derive(Debug)]
 pub(super) struct Opened {
     file: File,
     stamp: Stamp,
@@ -42,9 +46,20 @@ pub(super) struct Opened {
     device: u64,
     clock: Clock,
     from: Nanos,
+    /// True if the system was asked for its content before it was needed.
+    is_expected: bool,
+}
+
+/// A file that is about to be read.
+#[derive(Debug)]
+pub struct Begun {
+    job: Job,
+    /// By its first name.
+    opened: Result<Opened, Stop>,
 }
 
 /// A read that ended early.
+#[derive(Debug)]
 pub(super) enum Stop {
     Cancelled,
     /// The file is not what the index knows, or changed under the reader; this is what it is now.
@@ -69,18 +84,35 @@ impl FileReader {
     ///
     /// A name that cannot be opened does not condemn the others: the next one is tried. Nor does one that is another
     /// file by now: only what was read holds for all names.
-    pub fn process(
-        &mut self,
-        mut job: Job,
-        meter: &mut Meter<'_>,
-        outcomes: &mut Vec<Outcome>,
-    ) -> Option<()> {
+    pub fn process(&mut self, job: Job, meter: &mut Meter<'_>, outcomes: &mut Vec<Outcome>) -> Option<()> {
+        let begun = self.begin(job);
+        self.finish(begun, meter, outcomes)
+    }
+
+    /// Opens a file to be read soon, and asks for its content.
+    pub fn expect(&mut self, job: Job) -> Begun {
+        let mut begun = self.begin(job);
+        if let Ok(opened) = &mut begun.opened {
+            opened.expect(begun.job.is_sampled());
+        }
+        begun
+    }
+
+    fn begin(&mut self, job: Job) -> Begun {
+        let opened = self.open(&job, &job.names[0]);
+        Begun { job, opened }
+    }
+
+    /// Goes on with a file that is open: see [`process`](Self::process).
+    pub fn finish(&mut self, begun: Begun, meter: &mut Meter<'_>, outcomes: &mut Vec<Outcome>) -> Option<()> {
+        let Begun { mut job, opened } = begun;
+        let mut opened = Some(opened);
         let before = outcomes.len();
         let mut found: Option<Finding> = None;
         for name in std::mem::take(&mut job.names) {
             let finding = match &found {
                 Some(finding) => finding.clone(),
-                None => match self.find(&job, &name, meter) {
+                None => match self.find(&job, &name, opened.take(), meter) {
                     Ok(finding) => found.insert(finding).clone(),
                     Err(Stop::Changed(now)) => Finding::Changed(now),
                     Err(Stop::Failed(problem)) => Finding::Failed(problem),
@@ -95,8 +127,14 @@ impl FileReader {
         Some(())
     }
 
-    fn find(&mut self, job: &Job, name: &PendingName, meter: &mut Meter<'_>) -> Result<Finding, Stop> {
-        let opened = self.open(job, name)?;
+    fn find(
+        &mut self,
+        job: &Job,
+        name: &PendingName,
+        opened: Option<Result<Opened, Stop>>,
+        meter: &mut Meter<'_>,
+    ) -> Result<Finding, Stop> {
+        let opened = opened.unwrap_or_else(|| self.open(job, name))?;
         if job.is_sampled() {
             let sample = self.sample(&opened, meter)?;
             let (ctime, racy) = opened.is_still_the_same()?;
@@ -140,7 +178,7 @@ impl FileReader {
             // Whether the disk still has it is the question, not whether memory does.
             os::forget_cached(&file);
         }
-        Ok(Opened { file, stamp, device, clock: self.clock, from })
+        Ok(Opened { file, stamp, device, clock: self.clock, from, is_expected: false })
     }
 
     fn open_name(&mut self, name: &PendingName) -> Result<File, Stop> {
@@ -187,7 +225,7 @@ impl FileReader {
                 // Truncated; the stat that follows tells.
                 Ok(0) => break,
                 Ok(length) => {
-                    meter.note(asked.elapsed(), length as u64);
+                    opened.note(asked, length, meter);
                     hasher.update(&self.buffer[..length]);
                     read += length as u64;
                 }
@@ -200,9 +238,8 @@ impl FileReader {
 
     /// A hash of the first, the middle and the last bytes of a file larger than a sample.
     fn sample(&mut self, opened: &Opened, meter: &mut Meter<'_>) -> Result<Sample, Stop> {
-        let (size, piece) = (opened.size(), SAMPLE_PIECE as u64);
         let mut hasher = blake3::Hasher::new();
-        for offset in [0, (size - piece) / 2, size - piece] {
+        for offset in places_of_sample(opened.size()) {
             if self.cancel.is_requested() {
                 return Err(Stop::Cancelled);
             }
@@ -233,8 +270,30 @@ impl Opened {
     ) -> io::Result<()> {
         let asked = Instant::now();
         self.file.read_exact_at(buffer, offset)?;
-        meter.note(asked.elapsed(), buffer.len() as u64);
+        self.note(asked, buffer.len(), meter);
         Ok(())
+    }
+
+    fn note(&self, asked: Instant, length: usize, meter: &mut Meter<'_>) {
+        if self.is_expected {
+            meter.note_expected(length as u64);
+        } else {
+            meter.note(asked.elapsed(), length as u64);
+        }
+    }
+
+    /// Asks the system for what will be read.
+    fn expect(&mut self, is_sampled: bool) {
+        if is_sampled {
+            for offset in places_of_sample(self.size()) {
+                os::expect_to_read(&self.file, offset, SAMPLE_PIECE as u64);
+            }
+        } else if self.size() <= MOST_EXPECTED {
+            os::expect_to_read(&self.file, 0, self.size());
+        } else {
+            return;
+        }
+        self.is_expected = true;
     }
 
     /// Looks whether it changed while it was read; returns its ctime, and whether it may have changed without
@@ -248,26 +307,18 @@ impl Opened {
     }
 }
 
+/// Where the three places of a file larger than a sample begin.
+fn places_of_sample(size: u64) -> [u64; 3] {
+    let piece = SAMPLE_PIECE as u64;
+    [0, (size - piece) / 2, size - piece]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::concurrency::{Concurrency, Threads};
-    use crate::model::listing::DirectoryId;
-    use crate::model::pending::{FileId, FileKey, Stage};
-
-    fn job(path: &Path, stage: Stage) -> Job {
-        let stat = FileStat::from(&std::fs::metadata(path).unwrap());
-        let stamp = Stamp::of(&stat, stat.device);
-        let key = FileKey { id: FileId(1), directory: DirectoryId(1), name: b"f".as_slice().into() };
-        Job {
-            stamp,
-            names: vec![PendingName { key, directory: path.parent().unwrap().into() }],
-            stage,
-            lease: None,
-            known: None,
-            sample: None,
-        }
-    }
+    use crate::model::pending::Stage;
+    use crate::processing::testing::job;
 
     fn process(job: &Job, cancel: Cancel) -> Option<Vec<Outcome>> {
         let mut outcomes = Vec::new();

@@ -156,24 +156,14 @@ mod tests {
     use crate::cancel::Cancel;
     use crate::concurrency::{Pace, Threads};
     use crate::model::digest::Sample;
-    use crate::model::listing::{DirectoryId, Problem};
-    use crate::model::pending::{FileId, FileKey, Finding, PendingName, Stage};
-    use crate::model::stamp::{FileStat, Stamp};
+    use crate::model::listing::Problem;
+    use crate::model::pending::{Finding, Stage};
+    use crate::processing::testing::job;
 
     const LENGTH: usize = 3 * PIECE + 7;
 
-    fn job(path: &Path) -> Job {
-        let stat = FileStat::from(&std::fs::metadata(path).unwrap());
-        let name = path.file_name().unwrap().as_encoded_bytes().into();
-        let key = FileKey { id: FileId(1), directory: DirectoryId(1), name };
-        Job {
-            stamp: Stamp::of(&stat, stat.device),
-            names: vec![PendingName { key, directory: path.parent().unwrap().into() }],
-            stage: Stage::Sample,
-            lease: None,
-            known: None,
-            sample: Some(Sample([0; 16])),
-        }
+    fn twin(path: &Path) -> Job {
+        Job { sample: Some(Sample([0; 16])), ..job(path, Stage::Sample) }
     }
 
     /// Files of one length, each with other bytes at these positions, as jobs; and what they hold.
@@ -185,7 +175,7 @@ mod tests {
             }
             let path = directory.join(number.to_string());
             std::fs::write(&path, &content).unwrap();
-            (job(&path), content)
+            (twin(&path), content)
         };
         differences.iter().enumerate().map(make).collect()
     }
@@ -262,7 +252,7 @@ mod tests {
         std::fs::write(&path, b"one").unwrap();
         let jobs = samples
             .iter()
-            .map(|sample| Job { sample: sample.map(|byte| Sample([byte; 16])), ..job(&path) })
+            .map(|sample| Job { sample: sample.map(|byte| Sample([byte; 16])), ..twin(&path) })
             .collect();
         let threads = Threads { least: processors, most: 8 };
         let pace = Pace { allowed: processors, waits };
