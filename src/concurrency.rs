@@ -35,6 +35,9 @@ const TRIAL: Duration = Duration::from_millis(200);
 const FIRST_TRIALS: Duration = Duration::from_millis(50);
 const TRIAL_REQUESTS: u64 = 64;
 
+/// So many requests say whether there is a disk to be waited for, if no more were made.
+const TELLING_REQUESTS: u64 = 8;
+
 /// Requests of a thread that are noted together.
 const NOTED_AT_ONCE: u64 = 16;
 
@@ -182,6 +185,16 @@ impl Concurrency {
         self.lock().pace
     }
 
+    /// What is found out at the end, also from a trial that was too short to change the number of threads.
+    pub fn last_pace(&self) -> Pace {
+        let mut state = self.lock();
+        if state.trial.answered.timed >= TELLING_REQUESTS {
+            let elapsed = state.trial.began.elapsed();
+            state.decide(self.threads, elapsed);
+        }
+        state.pace
+    }
+
     /// For one thread.
     pub fn meter(&self) -> Meter<'_> {
         Meter { concurrency: self, answered: Answered::default() }
@@ -283,6 +296,12 @@ pub struct Meter<'a> {
     answered: Answered,
 }
 
+impl Drop for Meter<'_> {
+    fn drop(&mut self) {
+        self.concurrency.note(self.answered);
+    }
+}
+
 impl Meter<'_> {
     /// True if requests are answered by a disk at the moment, and not from memory.
     pub fn waits(&self) -> bool {
@@ -336,6 +355,22 @@ mod tests {
         let more_each_time: Vec<_> = (1..=6).map(|trial| (500, 1000 * trial)).collect();
         assert_eq!(allowed_after(&more_each_time), [4, 8, 16, 32, 32, 32]);
         assert_eq!(allowed_after(&[(500, 1000), (500, 2000), (500, 1500), (500, 2000)]), [4, 8, 4, 2]);
+    }
+
+    #[test]
+    fn a_few_requests_tell_those_who_come_later_whether_there_is_a_disk() {
+        let threads = Threads { least: 2, most: 32 };
+        let pace_after = |took, requests| {
+            let concurrency = Concurrency::new(threads);
+            let mut meter = concurrency.meter();
+            (0..requests).for_each(|_| meter.note(took, 0));
+            drop(meter);
+            let pace = concurrency.last_pace();
+            (pace.allowed, pace.waits)
+        };
+        assert_eq!(pace_after(Duration::from_millis(5), TELLING_REQUESTS), (4, true));
+        assert_eq!(pace_after(Duration::from_millis(5), TELLING_REQUESTS - 1), (2, false), "too few");
+        assert_eq!(pace_after(Duration::from_micros(5), TELLING_REQUESTS), (2, false));
     }
 
     #[test]

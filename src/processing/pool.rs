@@ -65,7 +65,7 @@ impl Amount {
         })
     }
 
-    fn is_done(&self, progress: &Progress) {
+    fn note_done(&self, progress: &Progress) {
         progress.done_files.add(self.names);
         progress.done_bytes.add(self.named_bytes);
         progress.read_bytes.add(self.bytes);
@@ -162,7 +162,7 @@ fn read_batch(
             Task::One(job) => reader.process(job, meter, done)?,
             Task::Twins(jobs) => reader.process_twins(jobs, meter, done)?,
         }
-        amount.is_done(progress);
+        amount.note_done(progress);
         // What that took says whether it is worth it to ask for others before they are needed.
         if meter.waits() {
             let next = batch.drain(..most_ahead.min(batch.len())).flat_map(Task::into_jobs);
@@ -170,7 +170,7 @@ fn read_batch(
                 next.map(|job| (Amount::of(std::slice::from_ref(&job)), reader.expect(job))).collect();
             for (amount, begun) in ahead {
                 reader.finish(begun, meter, done)?;
-                amount.is_done(progress);
+                amount.note_done(progress);
             }
         }
     }

@@ -130,7 +130,7 @@ impl Scanner {
         let (reading, pace) = (Arc::clone(&concurrency), Arc::clone(&self.pace));
         let ended = run_blocking("hash", move || {
             process_all(&pool, &reading, jobs, &outcome_sender, &cancel, &progress);
-            pace.set(reading.pace());
+            pace.set(reading.last_pace());
         });
         Ok(Hashing { jobs: job_sender, outcomes, ended: Box::pin(ended), concurrency })
     }
