@@ -17,7 +17,7 @@ use crate::model::pending::{Job, Outcome};
 const MOST_TWINS: usize = 8;
 
 /// Bytes compared at once: two such pieces stay in the cache of a processor.
-const PIECE: usize = 256 * 1024;
+const PIECE: usize = 128 * 1024;
 const _: () = assert!(2 * PIECE <= BUFFER);
 
 /// Makes tasks of jobs in physical order, with twins in one task while they come from memory.
