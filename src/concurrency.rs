@@ -94,6 +94,9 @@ struct Answered {
     timed: u64,
     /// Those of these that were not answered from memory.
     waited: u64,
+    /// What all that were timed took, and those that were waited for.
+    time: Duration,
+    waited_time: Duration,
     bytes: u64,
 }
 
@@ -241,8 +244,8 @@ impl State {
     /// Climbs towards the number of threads with which most gets done: twice as many, or half as many, and
     /// back when it was worse.
     fn decide(&mut self, Threads { least, most }: Threads, elapsed: Duration) {
-        let Answered { requests, timed, waited, bytes } = self.trial.answered;
-        if waited * FEW_WAIT < timed {
+        let Answered { requests, bytes, .. } = self.trial.answered;
+        if !self.trial.answered.waits() {
             self.pace = Pace { allowed: least, waits: false };
             (self.before, self.rising, self.first_climb) = (None, true, true);
             return;
@@ -285,7 +288,17 @@ impl std::ops::AddAssign for Answered {
         self.requests += other.requests;
         self.timed += other.timed;
         self.waited += other.waited;
+        self.time += other.time;
+        self.waited_time += other.waited_time;
         self.bytes += other.bytes;
+    }
+}
+
+impl Answered {
+    /// True if there is a disk to be waited for: by many requests, or by few that take most of the time, as when the
+    /// system reads ahead of whoever reads large files.
+    fn waits(&self) -> bool {
+        self.waited * FEW_WAIT >= self.timed || self.waited_time > self.time / 4 * 3
     }
 }
 
@@ -311,12 +324,20 @@ impl Meter<'_> {
     /// Notes a request that was answered: how long that took, and the bytes it brought.
     pub fn note(&mut self, took: Duration, bytes: u64) {
         let from_memory = FROM_MEMORY + Duration::from_nanos(bytes / BYTES_PER_NANOSECOND);
-        self.add(Answered { requests: 1, timed: 1, waited: u64::from(took > from_memory), bytes });
+        let has_waited = took > from_memory;
+        self.add(Answered {
+            requests: 1,
+            timed: 1,
+            waited: u64::from(has_waited),
+            time: took,
+            waited_time: if has_waited { took } else { Duration::ZERO },
+            bytes,
+        });
     }
 
     /// Notes a request that was made before its answer was needed: how long it took nobody knows.
     pub fn note_expected(&mut self, bytes: u64) {
-        self.add(Answered { requests: 1, timed: 0, waited: 0, bytes });
+        self.add(Answered { requests: 1, bytes, ..Answered::default() });
     }
 
     fn add(&mut self, answered: Answered) {
@@ -337,7 +358,8 @@ mod tests {
         let trial = |(micros, requests): &(u64, u64)| {
             let mut state = concurrency.lock();
             let waited = if *micros > 50 { *requests } else { 0 };
-            state.trial.answered = Answered { requests: *requests, timed: *requests, waited, bytes: 0 };
+            state.trial.answered =
+                Answered { requests: *requests, timed: *requests, waited, ..Answered::default() };
             state.decide(concurrency.threads, TRIAL);
             state.pace.allowed
         };
@@ -371,6 +393,20 @@ mod tests {
         assert_eq!(pace_after(Duration::from_millis(5), TELLING_REQUESTS), (4, true));
         assert_eq!(pace_after(Duration::from_millis(5), TELLING_REQUESTS - 1), (2, false), "too few");
         assert_eq!(pace_after(Duration::from_micros(5), TELLING_REQUESTS), (2, false));
+    }
+
+    #[test]
+    fn few_requests_that_take_most_of_the_time_are_those_of_a_disk() {
+        let waits_if_one_of_32_takes = |took| {
+            let concurrency = Concurrency::new(Threads { least: 2, most: 32 });
+            let mut meter = concurrency.meter();
+            (0..31).for_each(|_| meter.note(Duration::from_micros(40), 256 * 1024));
+            meter.note(took, 256 * 1024);
+            drop(meter);
+            concurrency.last_pace().waits
+        };
+        assert!(waits_if_one_of_32_takes(Duration::from_millis(8)), "the next 8 MiB that were read ahead");
+        assert!(!waits_if_one_of_32_takes(Duration::from_millis(2)), "a thread that lost its processor");
     }
 
     #[test]
