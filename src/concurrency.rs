@@ -50,7 +50,7 @@ const FEW_WAIT: u64 = 8;
 
 /// What was found out about the disk, for those who begin where others ended.
 #[derive(Debug, Clone, Copy)]
-pub struct Pace {
+pub struct Adaptation {
     /// How many threads may work.
     pub allowed: usize,
     /// True if requests have to be waited for.
@@ -69,7 +69,7 @@ pub struct Concurrency {
 struct State {
     working: usize,
     has_ended: bool,
-    pace: Pace,
+    adaptation: Adaptation,
     trial: Trial,
     /// What got done in the last trial, in bytes a second.
     before: Option<u64>,
@@ -107,23 +107,23 @@ impl Threads {
     }
 }
 
-/// The pace at the end of the last work of a kind.
+/// The adaptation at the end of the last work of a kind.
 #[derive(Debug, Default)]
-pub struct LastPace(Mutex<Option<Pace>>);
+pub struct LastAdaptation(Mutex<Option<Adaptation>>);
 
-impl LastPace {
+impl LastAdaptation {
     /// None before there was any.
-    pub fn get(&self) -> Option<Pace> {
+    pub fn get(&self) -> Option<Adaptation> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps it.
-    pub fn set(&self, pace: Pace) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(pace);
+    pub fn set(&self, adaptation: Adaptation) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(adaptation);
     }
 }
 
-impl Pace {
+impl Adaptation {
     /// While nothing is known: that of memory.
     fn begin(threads: Threads) -> Self {
         Self { allowed: threads.least, waits: false }
@@ -133,16 +133,16 @@ impl Pace {
 impl Concurrency {
     /// Begins with the least number of threads.
     pub fn new(threads: Threads) -> Self {
-        Self::from(threads, None)
+        Self::after(threads, None)
     }
 
     /// Begins with what was found out before, if anything.
-    pub fn from(threads: Threads, pace: Option<Pace>) -> Self {
+    pub fn after(threads: Threads, adaptation: Option<Adaptation>) -> Self {
         let trial = Trial { began: Instant::now(), answered: Answered::default() };
         let state = State {
             working: 0,
             has_ended: false,
-            pace: pace.unwrap_or(Pace::begin(threads)),
+            adaptation: adaptation.unwrap_or(Adaptation::begin(threads)),
             trial,
             before: None,
             rising: true,
@@ -184,18 +184,18 @@ impl Concurrency {
     }
 
     /// What was found out until now.
-    pub fn pace(&self) -> Pace {
-        self.lock().pace
+    pub fn adaptation(&self) -> Adaptation {
+        self.lock().adaptation
     }
 
     /// What is found out at the end, also from a trial that was too short to change the number of threads.
-    pub fn last_pace(&self) -> Pace {
+    pub fn last_adaptation(&self) -> Adaptation {
         let mut state = self.lock();
         if state.trial.answered.timed >= TELLING_REQUESTS {
             let elapsed = state.trial.began.elapsed();
             state.decide(self.threads, elapsed);
         }
-        state.pace
+        state.adaptation
     }
 
     /// For one thread.
@@ -206,7 +206,7 @@ impl Concurrency {
     /// Waits until this thread may work; none if there is no more work.
     fn take_place(&self) -> Option<Place<'_>> {
         let mut state = self.lock();
-        while !state.has_ended && state.working >= state.pace.allowed {
+        while !state.has_ended && state.working >= state.adaptation.allowed {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if state.has_ended {
@@ -238,7 +238,7 @@ impl Concurrency {
 
 impl State {
     fn is_crowded(&self) -> bool {
-        self.working > self.pace.allowed
+        self.working > self.adaptation.allowed
     }
 
     /// Climbs towards the number of threads with which most gets done: twice as many, or half as many, and
@@ -246,7 +246,7 @@ impl State {
     fn decide(&mut self, Threads { least, most }: Threads, elapsed: Duration) {
         let Answered { requests, bytes, .. } = self.trial.answered;
         if !self.trial.answered.waits() {
-            self.pace = Pace { allowed: least, waits: false };
+            self.adaptation = Adaptation { allowed: least, waits: false };
             (self.before, self.rising, self.first_climb) = (None, true, true);
             return;
         }
@@ -257,8 +257,8 @@ impl State {
             self.first_climb = false;
         }
         self.before = Some(done);
-        let allowed = if self.rising { self.pace.allowed * 2 } else { self.pace.allowed / 2 };
-        self.pace = Pace { allowed: allowed.clamp(least, most), waits: true };
+        let allowed = if self.rising { self.adaptation.allowed * 2 } else { self.adaptation.allowed / 2 };
+        self.adaptation = Adaptation { allowed: allowed.clamp(least, most), waits: true };
     }
 }
 
@@ -318,7 +318,7 @@ impl Drop for Meter<'_> {
 impl Meter<'_> {
     /// True if requests are answered by a disk at the moment, and not from memory.
     pub fn waits(&self) -> bool {
-        self.concurrency.pace().waits
+        self.concurrency.adaptation().waits
     }
 
     /// Notes a request that was answered: how long that took, and the bytes it brought.
@@ -361,7 +361,7 @@ mod tests {
             state.trial.answered =
                 Answered { requests: *requests, timed: *requests, waited, ..Answered::default() };
             state.decide(concurrency.threads, TRIAL);
-            state.pace.allowed
+            state.adaptation.allowed
         };
         trials.iter().map(trial).collect()
     }
@@ -382,17 +382,17 @@ mod tests {
     #[test]
     fn a_few_requests_tell_those_who_come_later_whether_there_is_a_disk() {
         let threads = Threads { least: 2, most: 32 };
-        let pace_after = |took, requests| {
+        let adaptation_after = |took, requests| {
             let concurrency = Concurrency::new(threads);
             let mut meter = concurrency.meter();
             (0..requests).for_each(|_| meter.note(took, 0));
             drop(meter);
-            let pace = concurrency.last_pace();
-            (pace.allowed, pace.waits)
+            let adaptation = concurrency.last_adaptation();
+            (adaptation.allowed, adaptation.waits)
         };
-        assert_eq!(pace_after(Duration::from_millis(5), TELLING_REQUESTS), (4, true));
-        assert_eq!(pace_after(Duration::from_millis(5), TELLING_REQUESTS - 1), (2, false), "too few");
-        assert_eq!(pace_after(Duration::from_micros(5), TELLING_REQUESTS), (2, false));
+        assert_eq!(adaptation_after(Duration::from_millis(5), TELLING_REQUESTS), (4, true));
+        assert_eq!(adaptation_after(Duration::from_millis(5), TELLING_REQUESTS - 1), (2, false), "too few");
+        assert_eq!(adaptation_after(Duration::from_micros(5), TELLING_REQUESTS), (2, false));
     }
 
     #[test]
@@ -403,7 +403,7 @@ mod tests {
             (0..31).for_each(|_| meter.note(Duration::from_micros(40), 256 * 1024));
             meter.note(took, 256 * 1024);
             drop(meter);
-            concurrency.last_pace().waits
+            concurrency.last_adaptation().waits
         };
         assert!(waits_if_one_of_32_takes(Duration::from_millis(8)), "the next 8 MiB that were read ahead");
         assert!(!waits_if_one_of_32_takes(Duration::from_millis(2)), "a thread that lost its processor");

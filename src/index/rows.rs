@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
+use std::time::Duration;
 
 use sqlx::postgres::{PgRow, Postgres};
 use sqlx::sqlite::{Sqlite, SqliteRow};
@@ -18,6 +19,7 @@ use crate::model::rot::{Rot, RotCopy, ShownPath};
 use crate::model::scan::{LastScan, Root, RootId, ScanCounts, ScanId};
 use crate::model::stamp::Nanos;
 use crate::model::volume::{Extent, Places, VolumeId, VolumeIdentity};
+use crate::model::worker::{Worker, WorkerId};
 
 /// What both databases have values of.
 pub(super) trait Common<'r>: Decode<'r, Sqlite> + Decode<'r, Postgres> + Type<Postgres> {}
@@ -147,6 +149,27 @@ pub(super) fn read_figures(row: &impl Columns) -> Result<Option<FiguresAt>> {
     let figures = figures([figure(1)?, figure(2)?, figure(3)?, figure(4)?, figure(5)?]);
     let at = Nanos(row.value(0)?);
     Ok(figures.map(|figures| FiguresAt { at, figures }))
+}
+
+/// A row of `workers`: id, host, process, task, its age and silence in seconds, whether it lives, the leases it holds and
+/// the files in them, what it did, and how fast.
+pub(super) fn read_worker(row: &impl Columns) -> Result<Worker> {
+    let duration = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    Ok(Worker {
+        id: WorkerId(row.value(0)?),
+        host: row.value(1)?,
+        process: row.process(2)?,
+        task: row.value(3)?,
+        age: duration(row.value(4)?),
+        silence: duration(row.value(5)?),
+        is_alive: row.value(6)?,
+        leases: row.count(7)?,
+        leased_files: row.count(8)?,
+        files: row.count(9)?,
+        bytes: row.count(10)?,
+        files_per_second: row.value(11)?,
+        bytes_per_second: row.value(12)?,
+    })
 }
 
 /// Reads what went wrong with a directory, or with a file in it.

@@ -186,13 +186,13 @@ fn files_ahead(threads: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::concurrency::{Pace, Threads};
+    use crate::concurrency::{Adaptation, Threads};
     use crate::model::pending::{Finding, Stage};
     use crate::processing::testing::job;
 
     /// What is found, without the times at which it was: each name with the finding in words.
     fn read(tasks: Vec<Task>, most_ahead: usize, waits: bool) -> Vec<(Box<[u8]>, String)> {
-        let concurrency = Concurrency::from(Threads::exactly(1), Some(Pace { allowed: 1, waits }));
+        let concurrency = Concurrency::after(Threads::exactly(1), Some(Adaptation { allowed: 1, waits }));
         let (mut done, progress) = (Vec::new(), Progress::default());
         let mut reader = FileReader::new(Cancel::default());
         let read = read_batch(tasks, most_ahead, &mut reader, &mut concurrency.meter(), &mut done, &progress);

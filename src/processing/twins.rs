@@ -25,7 +25,7 @@ const _: () = assert!(2 * PIECE <= BUFFER);
 /// A disk is asked for one file after the other, in order. As many tasks are left single as would leave one of the
 /// processors without work at the end.
 pub fn tasks(jobs: Vec<Job>, concurrency: &Concurrency) -> Vec<Task> {
-    if concurrency.pace().waits || jobs.iter().all(|job| job.sample.is_none()) {
+    if concurrency.adaptation().waits || jobs.iter().all(|job| job.sample.is_none()) {
         return jobs.into_iter().map(Task::One).collect();
     }
     let mut places = HashMap::new();
@@ -154,7 +154,7 @@ mod tests {
 
     use super::*;
     use crate::cancel::Cancel;
-    use crate::concurrency::{Pace, Threads};
+    use crate::concurrency::{Adaptation, Threads};
     use crate::model::digest::Sample;
     use crate::model::listing::Problem;
     use crate::model::pending::{Finding, Stage};
@@ -181,8 +181,8 @@ mod tests {
     }
 
     /// What reading them side by side finds, in the order of their names.
-    fn process(jobs: Vec<Job>, pace: Option<Pace>, cancel: Cancel) -> (Vec<Outcome>, Option<()>) {
-        let concurrency = Concurrency::from(Threads::exactly(1), pace);
+    fn process(jobs: Vec<Job>, adaptation: Option<Adaptation>, cancel: Cancel) -> (Vec<Outcome>, Option<()>) {
+        let concurrency = Concurrency::after(Threads::exactly(1), adaptation);
         let mut outcomes = Vec::new();
         let done = FileReader::new(cancel).process_twins(jobs, &mut concurrency.meter(), &mut outcomes);
         outcomes.sort_by(|a, b| a.key.name.cmp(&b.key.name));
@@ -202,10 +202,10 @@ mod tests {
         let differences =
             [&[][..], middle, &[], &[0], &[LENGTH - 1], &[PIECE + 1, LENGTH - 1], middle, &[2 * PIECE]];
         // Also when there is a disk to wait for.
-        for pace in [None, Some(Pace { allowed: 1, waits: true })] {
+        for adaptation in [None, Some(Adaptation { allowed: 1, waits: true })] {
             let (jobs, contents): (Vec<Job>, Vec<_>) =
                 twins(directory.path(), &differences).into_iter().unzip();
-            let (outcomes, done) = process(jobs, pace, Cancel::default());
+            let (outcomes, done) = process(jobs, adaptation, Cancel::default());
             assert!(done.is_some());
             assert_eq!(outcomes.len(), differences.len());
             for (outcome, content) in outcomes.iter().zip(&contents) {
@@ -255,12 +255,12 @@ mod tests {
             .map(|sample| Job { sample: sample.map(|byte| Sample([byte; 16])), ..twin(&path) })
             .collect();
         let threads = Threads { least: processors, most: 8 };
-        let pace = Pace { allowed: processors, waits };
+        let adaptation = Adaptation { allowed: processors, waits };
         let files = |task: &Task| match task {
             Task::One(_) => 1,
             Task::Twins(jobs) => jobs.len(),
         };
-        tasks(jobs, &Concurrency::from(threads, Some(pace))).iter().map(files).collect()
+        tasks(jobs, &Concurrency::after(threads, Some(adaptation))).iter().map(files).collect()
     }
 
     #[test]

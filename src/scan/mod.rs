@@ -30,7 +30,7 @@ pub use roots::{RootCandidate, RootRequest, check_root};
 pub use verify::{VerifyMode, VerifyReport, VerifyRequest};
 
 use crate::cancel::Cancel;
-use crate::concurrency::{LastPace, Threads};
+use crate::concurrency::{LastAdaptation, Threads};
 use crate::discovery::filter::Filter;
 use crate::discovery::named::NamedRequest;
 use crate::discovery::walk::{Follower, Part};
@@ -84,7 +84,7 @@ pub struct Scanner {
     cancel: Cancel,
     progress: Arc<Progress>,
     /// How fast files could be read when that was done last.
-    pace: Arc<LastPace>,
+    adaptation: Arc<LastAdaptation>,
 }
 
 /// A run at work: the right to write, and the scans whose rows are open.
@@ -180,7 +180,7 @@ impl Scanner {
         progress: Arc<Progress>,
     ) -> Result<Self, ScanError> {
         let volumes = Arc::new(Volumes::read(&host).map_err(ScanError::Mounts)?);
-        Ok(Self { index, host, volumes, workers, cancel, progress, pace: Arc::default() })
+        Ok(Self { index, host, volumes, workers, cancel, progress, adaptation: Arc::default() })
     }
 
     /// Scans directories, and the roots inside them; unless `discover_only`, reads what they may

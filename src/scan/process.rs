@@ -123,14 +123,14 @@ impl Scanner {
     /// Starts the pool that reads and hashes.
     pub(super) fn start_hashing(&self) -> Result<Hashing, ScanError> {
         let pool = Self::pool("hash", self.workers.read.most)?;
-        let concurrency = Arc::new(Concurrency::from(self.workers.read, self.pace.get()));
+        let concurrency = Arc::new(Concurrency::after(self.workers.read, self.adaptation.get()));
         let (job_sender, jobs) = mpsc::channel(WAITING_BATCHES);
         let (outcome_sender, outcomes) = mpsc::channel(WAITING_BATCHES);
         let (cancel, progress) = (self.cancel.clone(), Arc::clone(&self.progress));
-        let (reading, pace) = (Arc::clone(&concurrency), Arc::clone(&self.pace));
+        let (reading, adaptation) = (Arc::clone(&concurrency), Arc::clone(&self.adaptation));
         let ended = run_blocking("hash", move || {
             process_all(&pool, &reading, jobs, &outcome_sender, &cancel, &progress);
-            pace.set(reading.last_pace());
+            adaptation.set(reading.last_adaptation());
         });
         Ok(Hashing { jobs: job_sender, outcomes, ended: Box::pin(ended), concurrency })
     }

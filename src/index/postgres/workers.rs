@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::session::Session;
 use crate::index::convert::{DIED, to_integer};
-use crate::index::rows::Columns as _;
+use crate::index::rows::read_worker;
 use crate::index::{IndexError, Result};
 use crate::model::worker::{Pace, Participant, SignOfLife, Worker, WorkerId};
 
@@ -175,24 +175,5 @@ fn workers_query() -> String {
 
 pub(super) async fn workers(connection: &mut PgConnection) -> Result<Vec<Worker>> {
     let rows = sqlx::query(AssertSqlSafe(workers_query())).fetch_all(connection).await;
-    let mut workers = Vec::new();
-    for row in rows.map_err(IndexError::during("read the workers"))? {
-        let since = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
-        workers.push(Worker {
-            id: WorkerId(row.value(0)?),
-            host: row.value(1)?,
-            process: row.process(2)?,
-            task: row.value(3)?,
-            age: since(row.value(4)?),
-            silence: since(row.value(5)?),
-            is_alive: row.value(6)?,
-            leases: row.count(7)?,
-            leased_files: row.count(8)?,
-            files: row.count(9)?,
-            bytes: row.count(10)?,
-            files_per_second: row.value(11)?,
-            bytes_per_second: row.value(12)?,
-        });
-    }
-    Ok(workers)
+    rows.map_err(IndexError::during("read the workers"))?.iter().map(read_worker).collect()
 }

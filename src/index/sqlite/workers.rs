@@ -1,11 +1,9 @@
 //! The process that writes: one at a time, so this is only for others to see.
 
-use std::time::Duration;
-
 use sqlx::sqlite::SqliteConnection;
 
 use crate::index::convert::to_integer;
-use crate::index::rows::Columns as _;
+use crate::index::rows::{Columns as _, read_worker};
 use crate::index::{IndexError, Result, WorkMark};
 use crate::model::stamp::Nanos;
 use crate::model::worker::{Participant, SignOfLife, Worker, WorkerId};
@@ -57,33 +55,14 @@ pub(super) async fn leave(connection: &mut SqliteConnection, worker: WorkerId) -
 }
 
 const WORKERS: &str = "
-    select id, host, process, task, started_at, seen_at, files, bytes, files_per_second, bytes_per_second
+    select id, host, process, task, (?1 - started_at) / 1e9, (?1 - seen_at) / 1e9, ?2, 0, 0,
+           files, bytes, files_per_second, bytes_per_second
     from workers";
 
 /// It lives if the writers' lock is held.
 pub(super) async fn workers(connection: &mut SqliteConnection, is_alive: bool) -> Result<Vec<Worker>> {
-    let rows = sqlx::query(WORKERS).fetch_all(connection).await;
-    let now = Nanos::now().0;
-    let since = |at: i64| Duration::from_nanos(u64::try_from(now - at).unwrap_or_default());
-    let mut workers = Vec::new();
-    for row in rows.map_err(IndexError::during("read the workers"))? {
-        workers.push(Worker {
-            id: WorkerId(row.value(0)?),
-            host: row.value(1)?,
-            process: row.process(2)?,
-            task: row.value(3)?,
-            age: since(row.value(4)?),
-            silence: since(row.value(5)?),
-            is_alive,
-            leases: 0,
-            leased_files: 0,
-            files: row.count(6)?,
-            bytes: row.count(7)?,
-            files_per_second: row.value(8)?,
-            bytes_per_second: row.value(9)?,
-        });
-    }
-    Ok(workers)
+    let rows = sqlx::query(WORKERS).bind(Nanos::now().0).bind(is_alive).fetch_all(connection).await;
+    rows.map_err(IndexError::during("read the workers"))?.iter().map(read_worker).collect()
 }
 
 pub(super) async fn work_mark(connection: &mut SqliteConnection) -> Result<WorkMark> {
