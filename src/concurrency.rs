@@ -237,6 +237,12 @@ impl Concurrency {
 }
 
 impl State {
+    /// More threads are tried as long as they do no harm, fewer only while they do good: of steps that each lose less
+    /// than can be told from chance, the last would be that to the fewest.
+    fn is_wrong_way(&self, before: u64, done: u64) -> bool {
+        if self.rising { done < before - before / NOTICEABLE } else { done < before + before / NOTICEABLE }
+    }
+
     fn is_crowded(&self) -> bool {
         self.working > self.adaptation.allowed
     }
@@ -252,7 +258,7 @@ impl State {
         }
         let elapsed = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).max(1);
         let done = (bytes + requests * BYTES_LIKE_A_REQUEST).saturating_mul(1_000_000) / elapsed;
-        if self.before.is_some_and(|before| done < before - before / NOTICEABLE) {
+        if self.before.is_some_and(|before| self.is_wrong_way(before, done)) {
             self.rising = !self.rising;
             self.first_climb = false;
         }
@@ -377,6 +383,12 @@ mod tests {
         let more_each_time: Vec<_> = (1..=6).map(|trial| (500, 1000 * trial)).collect();
         assert_eq!(allowed_after(&more_each_time), [4, 8, 16, 32, 32, 32]);
         assert_eq!(allowed_after(&[(500, 1000), (500, 2000), (500, 1500), (500, 2000)]), [4, 8, 4, 2]);
+    }
+
+    #[test]
+    fn one_bad_trial_does_not_lead_step_by_step_to_the_fewest() {
+        let hardly_less_each_time = [1000, 2000, 1500, 1450, 1400, 1350].map(|requests| (500, requests));
+        assert_eq!(allowed_after(&hardly_less_each_time), [4, 8, 4, 8, 16, 32]);
     }
 
     #[test]

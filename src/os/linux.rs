@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -87,11 +88,17 @@ pub fn filesystem_number(path: &Path) -> io::Result<u64> {
     Ok(rustix::fs::statvfs(path)?.f_fsid)
 }
 
-/// Asks the system to forget what it remembers of a file, so that the disk is asked when it is read. What waits to be
-/// written, or is mapped by somebody, stays.
-pub fn forget_cached(file: &File) {
+/// The largest pages that Linux has anywhere (arm64, ppc64), in bytes.
+const LARGEST_PAGE: u64 = 64 * 1024;
+
+/// Asks the system to forget what it remembers of a part of a file, so that the disk is asked when it is read: all pages
+/// that the part touches. What waits to be written, or is mapped by somebody, stays.
+pub fn forget_cached(file: &File, part: Range<u64>) {
+    let first = part.start - part.start % LARGEST_PAGE;
+    // None is all that follows.
+    let length = (part.end - first).checked_next_multiple_of(LARGEST_PAGE).and_then(NonZeroU64::new);
     // It is a wish: the file is read either way.
-    let _ = rustix::fs::fadvise(file, 0, None, Advice::DontNeed);
+    let _ = rustix::fs::fadvise(file, first, length, Advice::DontNeed);
 }
 
 /// A file opened with this keeps its time of last access: reading changes nothing, and nothing is written for it.

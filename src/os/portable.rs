@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use rustix::fs::OFlags;
@@ -22,7 +23,7 @@ pub fn mount_points() -> io::Result<Vec<MountPoint>> {
 pub const WITHOUT_ACCESS_TIME: OFlags = OFlags::empty();
 
 /// Nobody is asked: a file that was read of late may be read from memory.
-pub fn forget_cached(_file: &File) {}
+pub fn forget_cached(_file: &File, _part: Range<u64>) {}
 
 /// Nobody is asked: it is read when it is needed.
 pub fn expect_to_read(_file: &File, _offset: u64, _length: u64) {}
@@ -69,7 +70,7 @@ mod tests {
         assert_eq!(ShortPath::of(Path::new("/a")).unwrap().as_path(), Path::new("/a"));
         assert!(mount_points().unwrap().is_empty());
         assert!(filesystem_number(Path::new("/")).is_err());
-        forget_cached(&tempfile::tempfile().unwrap());
+        forget_cached(&tempfile::tempfile().unwrap(), 0..1);
         expect_to_read(&tempfile::tempfile().unwrap(), 0, 1);
         assert_eq!(inotify_limit("max_user_watches"), None);
     }

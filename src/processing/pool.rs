@@ -216,13 +216,13 @@ mod tests {
         for (number, length) in [1, 0, 4000, 200_000, 5_000_000, 100_000, 300_000].into_iter().enumerate() {
             let path = directory.path().join(number.to_string());
             std::fs::write(&path, vec![u8::try_from(number).unwrap(); length]).unwrap();
-            jobs.extend([job(&path, Stage::Size), job(&path, Stage::Everything)]);
+            jobs.extend([Stage::Size, Stage::Sample, Stage::Everything].map(|stage| job(&path, stage)));
         }
         let mut gone = jobs[0].clone();
         gone.names[0].key.name = b"gone".as_slice().into();
         let mut replaced = jobs[0].clone();
         replaced.stamp.size += 1;
-        let twins = vec![jobs[13].clone(), jobs[13].clone()];
+        let twins = vec![jobs[20].clone(), jobs[20].clone()];
         jobs.splice(1..1, [gone, replaced]);
         let tasks = || {
             let single = jobs.iter().cloned().map(Task::One);
