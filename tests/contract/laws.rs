@@ -139,6 +139,35 @@ pub(crate) async fn finishing_spares_what_belongs_to_other_roots_and_other_volum
     assert_eq!(totals.files, 2);
 }
 
+pub(crate) async fn a_walk_may_come_to_a_directory_again<B: Backend + 'static>() {
+    let world = World::new::<B>().await;
+    let mut writer = world.writer().await;
+    let scan = writer.begin_scan(Some(world.root), ScanKind::Scan, None).await.unwrap();
+    let batches = [
+        (vec![world.whole("/r", vec![entry("a", 1, 1)])], (1, 0)),
+        (
+            vec![world.whole("/r/x", vec![entry("b", 2, 2)]), world.whole("/r/y", vec![entry("c", 3, 3)])],
+            (2, 0),
+        ),
+        (
+            vec![world.whole("/r/z", vec![entry("d", 4, 4)]), world.whole("/r/x", vec![entry("e", 5, 5)])],
+            (2, 1),
+        ),
+        (vec![world.whole("/r/w", vec![entry("f", 6, 6)])], (1, 0)),
+    ];
+    let mut ids = Vec::new();
+    for (batch, (added, removed)) in batches {
+        let written = writer.write_listings(scan, &batch).await.unwrap();
+        assert_eq!((written.counts.added, written.counts.removed), (added, removed));
+        ids.extend(written.directories.into_iter().map(|(directory, _)| directory));
+    }
+    writer.finish_discovery(scan, Some(world.root), &[extent(world.volume_id, "/r")], &[]).await.unwrap();
+    writer.close().await.unwrap();
+    assert_eq!(ids[4], ids[1], "/r/x");
+    let totals = world.index.extent_totals(&[extent(world.volume_id, "/r")]).await.unwrap();
+    assert_eq!((totals.directories, totals.files), (5, 5));
+}
+
 pub(crate) async fn what_was_just_written_can_be_answered<B: Backend + 'static>() {
     let world = World::new::<B>().await;
     world.scan(&[world.whole("/r/known", vec![entry("k", 5, 90)])]).await;

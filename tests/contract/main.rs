@@ -61,6 +61,7 @@ contract! {
         a_null_hash_matches_nothing
         groups_are_of_physical_files_and_reports_are_ordered
         a_report_is_the_same_before_and_after_its_groups_are_kept
+        a_walk_may_come_to_a_directory_again
         what_was_just_written_can_be_answered
         kept_figures_are_those_of_the_moment
         a_directory_is_compared_whenever_something_in_it_has_to_be_done

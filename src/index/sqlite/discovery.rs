@@ -46,6 +46,10 @@ const UPSERT_DIRECTORIES: Bulk = Bulk {
         returning id, volume_id, path, fingerprint is not null",
 };
 
+/// What is handed back costs more than the insertion: directories that are all new are numbered as they come.
+const INSERT_DIRECTORIES: Bulk =
+    Bulk { tail: " on conflict (volume_id, path) do nothing", ..UPSERT_DIRECTORIES };
+
 const LAST_DIRECTORY: &str = "select coalesce(max(id), 0) from directories";
 
 const WRITE_FINGERPRINTS: Bulk = Bulk {
@@ -104,6 +108,8 @@ pub(super) struct DiscoveryState {
     /// Directories of which some pieces were written, and not yet the last; true of those that held nothing
     /// before the first.
     pub(super) in_pieces: HashMap<DirectoryId, bool>,
+    /// True if all directories of the last batch were new: those of the next may be, too.
+    finds_new: bool,
 }
 
 /// A listing whose directory has a row.
@@ -116,6 +122,25 @@ struct Known<'a> {
     listing: &'a Listing,
     state: RowState,
     fingerprint: Option<Fingerprint>,
+}
+
+/// A directory's row, as it was listed.
+struct DirectoryRow<'a> {
+    volume: VolumeId,
+    listing: &'a Listing,
+    fingerprint: Option<Fingerprint>,
+}
+
+impl DirectoryRow<'_> {
+    fn push(&self, binder: &mut Binder, scan: ScanId) {
+        let (generation, problem) = match &self.listing.coverage {
+            Coverage::Selected(_) => (0, None),
+            Coverage::Unreadable(problem) => (scan.0, Some(problem.to_text())),
+            Coverage::Whole | Coverage::Piece { .. } => (scan.0, None),
+        };
+        binder.push(self.volume.0).push(self.listing.directory.as_bytes()).push(generation).push(problem);
+        binder.push(self.fingerprint.map(|fingerprint| fingerprint.0.to_vec()));
+    }
 }
 
 /// What was found of a directory, which a batch may list several times.
@@ -131,7 +156,7 @@ pub(super) async fn write_listings(
     scan: ScanId,
     listings: &[Listing],
 ) -> Result<Written> {
-    let known = write_directories(connection, &state.volumes, scan, listings).await?;
+    let known = write_directories(connection, state, scan, listings).await?;
     let listed: Vec<DirectoryId> = known.iter().map(|known| known.id).collect();
     let is_piece = |known: &Known<'_>| {
         matches!(known.listing.coverage, Coverage::Piece { .. }) || state.in_pieces.contains_key(&known.id)
@@ -232,31 +257,31 @@ async fn write_piece(
 /// Writes the directories and returns the listings with their ids, in the same order.
 async fn write_directories<'a>(
     connection: &mut SqliteConnection,
-    volumes: &HashMap<VolumeIdentity, VolumeId>,
+    state: &mut DiscoveryState,
     scan: ScanId,
     listings: &'a [Listing],
 ) -> Result<Vec<Known<'a>>> {
-    let mut rows: Vec<(VolumeId, &Listing)> = Vec::with_capacity(listings.len());
-    for listing in listings {
-        rows.push((known_volume(volumes, &listing.volume)?, listing));
-    }
     let last: i64 = sqlx::query_scalar(LAST_DIRECTORY)
         .fetch_one(&mut *connection)
         .await
         .map_err(IndexError::during("write directories"))?;
-    let fingerprints: Vec<Option<Fingerprint>> = listings.iter().map(Listing::fingerprint).collect();
-    let rows: Vec<_> = rows.into_iter().zip(fingerprints).collect();
-    let returned = UPSERT_DIRECTORIES
-        .fetch(connection, &rows, |binder, ((volume, listing), fingerprint)| {
-            let (generation, problem) = match &listing.coverage {
-                Coverage::Selected(_) => (0, None),
-                Coverage::Unreadable(problem) => (scan.0, Some(problem.to_text())),
-                Coverage::Whole | Coverage::Piece { .. } => (scan.0, None),
-            };
-            binder.push(volume.0).push(listing.directory.as_bytes()).push(generation).push(problem);
-            binder.push(fingerprint.map(|fingerprint| fingerprint.0.to_vec()));
-        })
-        .await?;
+    let mut rows: Vec<DirectoryRow<'a>> = Vec::with_capacity(listings.len());
+    for listing in listings {
+        let volume = known_volume(&state.volumes, &listing.volume)?;
+        rows.push(DirectoryRow { volume, listing, fingerprint: listing.fingerprint() });
+    }
+    let push = |binder: &mut Binder, row: &DirectoryRow<'_>| row.push(binder, scan);
+    if state.finds_new && INSERT_DIRECTORIES.execute(connection, &rows, push).await? == rows.len() as u64 {
+        let numbered = rows.into_iter().zip(last + 1..).enumerate();
+        return Ok(numbered
+            .map(|(position, (DirectoryRow { volume, listing, fingerprint }, id))| {
+                let (id, state) = (DirectoryId(id), RowState::New);
+                Known { position, id, volume, listing, state, fingerprint }
+            })
+            .collect());
+    }
+    // Those that were just inserted are found with the others, and are new by their number.
+    let returned = UPSERT_DIRECTORIES.fetch(connection, &rows, push).await?;
     let mut found: HashMap<(VolumeId, VolumePath), Found> = HashMap::with_capacity(returned.len());
     for row in &returned {
         let id: i64 = row.value(0)?;
@@ -265,8 +290,8 @@ async fn write_directories<'a>(
         let found = found.entry(place).and_modify(|found| found.is_listed_again = true);
         found.or_insert(Found { id: DirectoryId(id), state, is_listed_again: false });
     }
-    let known = |(position, row): (usize, ((VolumeId, &'a Listing), Option<Fingerprint>))| {
-        let ((volume, listing), fingerprint) = row;
+    let known = |(position, row): (usize, DirectoryRow<'a>)| {
+        let DirectoryRow { volume, listing, fingerprint } = row;
         let found = found.get(&(volume, listing.directory.clone()));
         let found = found.ok_or_else(|| IndexError::Damaged("a directory got no id".to_owned()))?;
         let is_piece = matches!(listing.coverage, Coverage::Piece { .. });
@@ -279,7 +304,9 @@ async fn write_directories<'a>(
         };
         Ok(Known { position, id: found.id, volume, listing, state, fingerprint })
     };
-    rows.into_iter().enumerate().map(known).collect()
+    let known: Vec<_> = rows.into_iter().enumerate().map(known).collect::<Result<_>>()?;
+    state.finds_new = known.iter().all(|known| known.state == RowState::New);
+    Ok(known)
 }
 
 /// Inserts the files of directories that have no rows yet; notes the first row of each. Only this process

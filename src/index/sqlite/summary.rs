@@ -150,8 +150,10 @@ pub(super) async fn summary(
     second: &mut SqliteConnection,
     filter: &ReportFilter,
 ) -> Result<Summary> {
-    let (groups, counted) = tokio::join!(find_groups(first, filter), count_all(second, filter));
-    Ok(with_groups(counted?, groups?))
+    let found = async { Ok((find_groups(first, filter).await?, count_files(first, filter).await?)) };
+    let (found, pending) = tokio::join!(found, count_pending(second, filter));
+    let (groups, files) = found?;
+    Ok(put_together(groups, files, pending?))
 }
 
 /// The figures of a filter, all of the moment that this connection sees; leaves its groups in
@@ -166,11 +168,26 @@ pub(super) async fn select_groups(
     {
         return Ok(kept);
     }
-    Ok(with_groups(count_all(connection, filter).await?, groups))
+    let files = count_files(connection, filter).await?;
+    Ok(put_together(groups, files, count_pending(connection, filter).await?))
 }
 
-fn with_groups(counted: Summary, (groups, redundant_files, reclaimable_bytes): (u64, u64, u64)) -> Summary {
-    Summary { groups, redundant_files, reclaimable_bytes, ..counted }
+/// Three figures each, as they are counted.
+fn put_together(
+    (groups, redundant_files, reclaimable_bytes): (u64, u64, u64),
+    (files, bytes, problems): (u64, u64, u64),
+    (pending_files, pending_bytes): (u64, u64),
+) -> Summary {
+    Summary {
+        files,
+        bytes,
+        problems,
+        groups,
+        redundant_files,
+        reclaimable_bytes,
+        pending_files,
+        pending_bytes,
+    }
 }
 
 async fn find_groups(connection: &mut SqliteConnection, filter: &ReportFilter) -> Result<(u64, u64, u64)> {
@@ -185,9 +202,20 @@ async fn find_groups(connection: &mut SqliteConnection, filter: &ReportFilter) -
     Ok((figures.count(0)?, figures.count(1)?, figures.count(2)?))
 }
 
-/// All figures but those of groups.
-async fn count_all(connection: &mut SqliteConnection, filter: &ReportFilter) -> Result<Summary> {
+/// Files, their bytes, and problems with them and with directories.
+async fn count_files(connection: &mut SqliteConnection, filter: &ReportFilter) -> Result<(u64, u64, u64)> {
     let failed = || IndexError::during("count files");
+    scope::fill(connection, filter.under.as_deref().unwrap_or_default()).await?;
+    let everywhere = filter.under.is_none();
+    let files =
+        sqlx::query(FILE_FIGURES).bind(everywhere).fetch_one(&mut *connection).await.map_err(failed())?;
+    let directories = sqlx::query_scalar(DIRECTORY_PROBLEMS).bind(everywhere).fetch_one(connection).await;
+    let directories: i64 = directories.map_err(failed())?;
+    Ok((files.count(0)?, files.count(1)?, files.count(2)? + to_count(directories)))
+}
+
+/// Files that a next run would read, and their bytes.
+async fn count_pending(connection: &mut SqliteConnection, filter: &ReportFilter) -> Result<(u64, u64)> {
     let rules = HashRules::of(&catalog::roots(connection).await?);
     scope::HASHED_WHOLLY.fill(connection, &rules).await?;
     let mut pending = PENDING_FIGURES;
@@ -196,21 +224,9 @@ async fn count_all(connection: &mut SqliteConnection, filter: &ReportFilter) -> 
         pending = READ_PENDING_FIGURES;
     }
     scope::fill(connection, filter.under.as_deref().unwrap_or_default()).await?;
-    let everywhere = filter.under.is_none();
-    let files =
-        sqlx::query(FILE_FIGURES).bind(everywhere).fetch_one(&mut *connection).await.map_err(failed())?;
-    let directories =
-        sqlx::query_scalar(DIRECTORY_PROBLEMS).bind(everywhere).fetch_one(&mut *connection).await;
-    let directories: i64 = directories.map_err(failed())?;
-    let pending = sqlx::query(pending).bind(everywhere).fetch_one(connection).await.map_err(failed())?;
-    Ok(Summary {
-        files: files.count(0)?,
-        bytes: files.count(1)?,
-        problems: files.count(2)? + to_count(directories),
-        pending_files: pending.count(0)?,
-        pending_bytes: pending.count(1)?,
-        ..Summary::default()
-    })
+    let pending = sqlx::query(pending).bind(filter.under.is_none()).fetch_one(connection).await;
+    let pending = pending.map_err(IndexError::during("count files"))?;
+    Ok((pending.count(0)?, pending.count(1)?))
 }
 
 const FORGET_PROBLEMS: &str = "
@@ -304,8 +320,7 @@ mod tests {
         let counter = Arc::clone(&steps);
         let count = move || counter.fetch_add(1, Ordering::Relaxed) < usize::MAX;
         connection.lock_handle().await.unwrap().set_progress_handler(100, count);
-        let summary = count_all(&mut connection, &ReportFilter::default()).await.unwrap();
-        assert_eq!((summary.files, summary.pending_files), (to_count(files), 0));
+        assert_eq!(count_pending(&mut connection, &ReportFilter::default()).await.unwrap(), (0, 0));
         steps.load(Ordering::Relaxed)
     }
 
