@@ -181,12 +181,12 @@ fn put_together(
     Summary {
         files,
         bytes,
-        problems,
         groups,
         redundant_files,
         reclaimable_bytes,
         pending_files,
         pending_bytes,
+        problems,
     }
 }
 
