@@ -141,7 +141,7 @@ impl FileReader {
             let (ctime, racy) = opened.is_still_the_same()?;
             return Ok(Finding::Sampled { sample, ctime, racy });
         }
-        if job.stage == Stage::Sample && !opened.is_expected && meter.waits() {
+        if job.stage == Stage::Sample && opened.is_large() && !opened.is_expected && meter.waits() {
             opened.forget_sample();
         }
         let digest = self.hash_rest(&opened, blake3::Hasher::new(), 0, meter)?;
@@ -155,8 +155,7 @@ impl FileReader {
         digest: Digest,
         meter: &mut Meter<'_>,
     ) -> Result<Finding, Stop> {
-        let is_large = opened.size() > SMALL_FILE;
-        let sample = if is_large { Some(self.sample(opened, meter)?) } else { None };
+        let sample = if opened.is_large() { Some(self.sample(opened, meter)?) } else { None };
         let (ctime, racy) = opened.is_still_the_same()?;
         Ok(Finding::Hashed { digest, sample, ctime, racy })
     }
@@ -263,6 +262,11 @@ impl Opened {
     /// Its size in bytes, when it was opened.
     pub(super) fn size(&self) -> u64 {
         self.stamp.size
+    }
+
+    /// True if it has a sample.
+    fn is_large(&self) -> bool {
+        self.size() > SMALL_FILE
     }
 
     /// Fills a buffer from an offset on.
