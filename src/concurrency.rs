@@ -237,18 +237,12 @@ impl Concurrency {
 }
 
 impl State {
-    /// More threads are tried as long as they do no harm, fewer only while they do good: of steps that each lose less
-    /// than can be told from chance, the last would be that to the fewest.
-    fn is_wrong_way(&self, before: u64, done: u64) -> bool {
-        if self.rising { done < before - before / NOTICEABLE } else { done < before + before / NOTICEABLE }
-    }
-
     fn is_crowded(&self) -> bool {
         self.working > self.adaptation.allowed
     }
 
     /// Climbs towards the number of threads with which most gets done: twice as many, or half as many, and
-    /// back when it was worse.
+    /// back when that was the wrong way.
     fn decide(&mut self, Threads { least, most }: Threads, elapsed: Duration) {
         let Answered { requests, bytes, .. } = self.trial.answered;
         if !self.trial.answered.waits() {
@@ -265,6 +259,12 @@ impl State {
         self.before = Some(done);
         let allowed = if self.rising { self.adaptation.allowed * 2 } else { self.adaptation.allowed / 2 };
         self.adaptation = Adaptation { allowed: allowed.clamp(least, most), waits: true };
+    }
+
+    /// More threads are tried as long as they do no harm, fewer only while they do good: of steps that each lose less
+    /// than can be told from chance, the last would be that to the fewest.
+    fn is_wrong_way(&self, before: u64, done: u64) -> bool {
+        if self.rising { done < before - before / NOTICEABLE } else { done < before + before / NOTICEABLE }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::cancel::Cancel;
 use crate::concurrency::Meter;
 use crate::model::digest::{Digest, Sample, first_half};
 use crate::model::listing::Problem;
-use crate::model::pending::{Finding, Job, Outcome, PendingName, SAMPLE_PIECE, SMALL_FILE, Stage};
+use crate::model::pending::{Finding, Job, Outcome, PendingName, SAMPLE_PIECE, SMALL_FILE};
 use crate::model::stamp::{Clock, FileStat, Nanos, Stamp};
 use crate::os::{self, Directory};
 
@@ -141,7 +141,7 @@ impl FileReader {
             let (ctime, racy) = opened.is_still_the_same()?;
             return Ok(Finding::Sampled { sample, ctime, racy });
         }
-        if job.stage == Stage::Sample && opened.is_large() && !opened.is_expected && meter.waits() {
+        if meter.waits() {
             opened.forget_sample();
         }
         let digest = self.hash_rest(&opened, blake3::Hasher::new(), 0, meter)?;
@@ -308,6 +308,9 @@ impl Opened {
     /// read ahead like one that is read from its start: single pages and small requests cost a disk a fifth of its time
     /// (Linux 6.18, `page_cache_sync_ra`).
     fn forget_sample(&self) {
+        if !self.is_large() || self.is_expected {
+            return;
+        }
         for offset in places_of_sample(self.size()) {
             os::forget_cached(&self.file, offset..offset + SAMPLE_PIECE as u64);
         }

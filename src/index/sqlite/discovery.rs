@@ -270,18 +270,36 @@ async fn write_directories<'a>(
         let volume = known_volume(&state.volumes, &listing.volume)?;
         rows.push(DirectoryRow { volume, listing, fingerprint: listing.fingerprint() });
     }
-    let push = |binder: &mut Binder, row: &DirectoryRow<'_>| row.push(binder, scan);
-    if state.finds_new && INSERT_DIRECTORIES.execute(connection, &rows, push).await? == rows.len() as u64 {
-        let numbered = rows.into_iter().zip(last + 1..).enumerate();
-        return Ok(numbered
-            .map(|(position, (DirectoryRow { volume, listing, fingerprint }, id))| {
-                let (id, state) = (DirectoryId(id), RowState::New);
-                Known { position, id, volume, listing, state, fingerprint }
-            })
-            .collect());
+    if state.finds_new {
+        let push = |binder: &mut Binder, row: &DirectoryRow<'_>| row.push(binder, scan);
+        let inserted = INSERT_DIRECTORIES.execute(connection, &rows, push).await?;
+        if inserted == rows.len() as u64 {
+            return Ok(numbered(rows, last));
+        }
     }
     // Those that were just inserted are found with the others, and are new by their number.
-    let returned = UPSERT_DIRECTORIES.fetch(connection, &rows, push).await?;
+    let known = upsert_directories(connection, rows, scan, last).await?;
+    state.finds_new = known.iter().all(|known| known.state == RowState::New);
+    Ok(known)
+}
+
+/// New directories, in the order in which they were inserted; `last` is the number before theirs.
+fn numbered(rows: Vec<DirectoryRow<'_>>, last: i64) -> Vec<Known<'_>> {
+    let known = |(position, (row, id))| {
+        let DirectoryRow { volume, listing, fingerprint } = row;
+        Known { position, id: DirectoryId(id), volume, listing, state: RowState::New, fingerprint }
+    };
+    rows.into_iter().zip(last + 1..).enumerate().map(known).collect()
+}
+
+/// Writes directories of which some may have rows; those with a number beyond `last` had none.
+async fn upsert_directories<'a>(
+    connection: &mut SqliteConnection,
+    rows: Vec<DirectoryRow<'a>>,
+    scan: ScanId,
+    last: i64,
+) -> Result<Vec<Known<'a>>> {
+    let returned = UPSERT_DIRECTORIES.fetch(connection, &rows, |binder, row| row.push(binder, scan)).await?;
     let mut found: HashMap<(VolumeId, VolumePath), Found> = HashMap::with_capacity(returned.len());
     for row in &returned {
         let id: i64 = row.value(0)?;
@@ -304,9 +322,7 @@ async fn write_directories<'a>(
         };
         Ok(Known { position, id: found.id, volume, listing, state, fingerprint })
     };
-    let known: Vec<_> = rows.into_iter().enumerate().map(known).collect::<Result<_>>()?;
-    state.finds_new = known.iter().all(|known| known.state == RowState::New);
-    Ok(known)
+    rows.into_iter().enumerate().map(known).collect()
 }
 
 /// Inserts the files of directories that have no rows yet; notes the first row of each. Only this process
