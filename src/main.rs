@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+/// See `Cargo.toml`.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     dupfind::cli::run()
 }
