@@ -1,4 +1,4 @@
-//! Reads one file: stat, read, stat.
+//! Reads one file: stat, read, stat. Of a small file the first of these is the one by which it was listed.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -35,16 +35,19 @@ pub struct FileReader {
     directory: Option<(Arc<Path>, Directory)>,
     /// Of that directory.
     clock: Clock,
+    /// Whether files of that directory have been what they were listed as, so far.
+    takes_as_listed: bool,
     pub(super) cancel: Cancel,
 }
 
-/// A file that is open, and was what is known of it when it was opened.
+/// A file that is open.
 #[derive(Debug)]
 pub(super) struct Opened {
     file: File,
+    /// What it was when it was looked at, or else what it was listed as.
     stamp: Stamp,
-    /// What its inode is told apart by: see [`Stamp::of`].
-    device: u64,
+    /// What its inode is told apart by (see [`Stamp::of`]), if it was looked at.
+    device: Option<u64>,
     clock: Clock,
     from: Nanos,
     /// True if the system was asked for its content before it was needed.
@@ -77,7 +80,13 @@ impl From<io::Error> for Stop {
 impl FileReader {
     /// A reader that gives up at the next chunk once `cancel` is requested.
     pub fn new(cancel: Cancel) -> Self {
-        Self { buffer: vec![0; BUFFER], directory: None, clock: Clock::Unknown, cancel }
+        Self {
+            buffer: vec![0; BUFFER],
+            directory: None,
+            clock: Clock::Unknown,
+            takes_as_listed: true,
+            cancel,
+        }
     }
 
     /// Reads a file once for all its names, and adds an outcome for each; `None` if it was cancelled, so that
@@ -136,16 +145,28 @@ impl FileReader {
         meter: &mut Meter<'_>,
     ) -> Result<Finding, Stop> {
         let opened = opened.unwrap_or_else(|| self.open(job, name))?;
+        match self.read(job, &opened, meter) {
+            Err(stop @ (Stop::Changed(_) | Stop::Failed(_))) if opened.device.is_none() => {
+                self.takes_as_listed = false;
+                // It may be no file any more, or have changed before it was opened and not since.
+                let opened = self.look(job, opened)?;
+                if matches!(stop, Stop::Failed(_)) { Err(stop) } else { self.read(job, &opened, meter) }
+            }
+            found => found,
+        }
+    }
+
+    fn read(&mut self, job: &Job, opened: &Opened, meter: &mut Meter<'_>) -> Result<Finding, Stop> {
         if job.is_sampled() {
-            let sample = self.sample(&opened, meter)?;
+            let sample = self.sample(opened, meter)?;
             let (ctime, racy) = opened.is_still_the_same()?;
             return Ok(Finding::Sampled { sample, ctime, racy });
         }
         if meter.waits() {
             opened.forget_sample();
         }
-        let digest = self.hash_rest(&opened, blake3::Hasher::new(), 0, meter)?;
-        self.hashed(&opened, digest, meter)
+        let digest = self.hash_rest(opened, blake3::Hasher::new(), 0, meter)?;
+        self.hashed(opened, digest, meter)
     }
 
     /// What is found if the whole of a file has this hash.
@@ -160,11 +181,21 @@ impl FileReader {
         Ok(Finding::Hashed { digest, sample, ctime, racy })
     }
 
-    /// Opens a file by one of its names, if it is what the job says.
+    /// Opens a file by one of its names, if it is what the job says. A small one of a scan is looked at only after it was
+    /// read: if it still is what it was listed as, it was that all the time.
     pub(super) fn open(&mut self, job: &Job, name: &PendingName) -> Result<Opened, Stop> {
         let from = Nanos::now();
         let file = self.open_name(name)?;
-        let stat = os::stat_open(&file)?;
+        let opened =
+            Opened { file, stamp: job.stamp, device: None, clock: self.clock, from, is_expected: false };
+        let is_taken_as_listed = self.takes_as_listed && job.known.is_none() && !opened.is_large();
+        if is_taken_as_listed { Ok(opened) } else { self.look(job, opened) }
+    }
+
+    /// Looks at a file that is about to be read.
+    fn look(&mut self, job: &Job, opened: Opened) -> Result<Opened, Stop> {
+        let from = Nanos::now();
+        let stat = os::stat_open(&opened.file)?;
         if !stat.is_file {
             return Err(Stop::Failed(Problem::NotRegular));
         }
@@ -179,9 +210,9 @@ impl FileReader {
         }
         if is_exact {
             // Whether the disk still has it is the question, not whether memory does.
-            os::forget_cached(&file, 0..u64::MAX);
+            os::forget_cached(&opened.file, 0..u64::MAX);
         }
-        Ok(Opened { file, stamp, device, clock: self.clock, from, is_expected: false })
+        Ok(Opened { stamp, device: Some(device), from, ..opened })
     }
 
     fn open_name(&mut self, name: &PendingName) -> Result<File, Stop> {
@@ -189,6 +220,7 @@ impl FileReader {
             Some((path, directory)) if path == name.directory => (path, directory),
             _ => {
                 let directory = Directory::open(&name.directory)?;
+                self.takes_as_listed = true;
                 self.clock = if directory.keeps_own_times() { Clock::Own } else { Clock::Unknown };
                 (Arc::clone(&name.directory), directory)
             }
@@ -319,7 +351,8 @@ impl Opened {
     /// Looks whether it changed while it was read; returns its ctime, and whether it may have changed without
     /// showing it: see [`Stamp::is_racy`].
     fn is_still_the_same(&self) -> Result<(Nanos, bool), Stop> {
-        let after = Stamp::of(&os::stat_open(&self.file)?, self.device);
+        let stat = os::stat_open(&self.file)?;
+        let after = Stamp::of(&stat, self.device.unwrap_or(stat.device));
         if after != self.stamp {
             return Err(Stop::Changed(after));
         }
@@ -407,7 +440,10 @@ mod tests {
         std::fs::remove_dir_all(directory.path()).unwrap();
         assert!(matches!(read_one(&listed), Finding::Failed(Problem::Vanished)));
 
-        std::fs::create_dir(directory.path()).unwrap();
+        std::fs::create_dir_all(&path).unwrap();
+        assert!(matches!(read_one(&listed), Finding::Failed(Problem::NotRegular)), "a directory");
+        std::fs::remove_dir(&path).unwrap();
+
         assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
         assert!(matches!(read_one(&listed), Finding::Failed(Problem::NotRegular)), "must not block");
 
@@ -415,6 +451,21 @@ mod tests {
         link.names[0].key.name = b"link".as_slice().into();
         std::os::unix::fs::symlink(&path, link.names[0].path()).unwrap();
         assert!(matches!(read_one(&link), Finding::Failed(Problem::NotRegular)), "is not followed");
+    }
+
+    #[test]
+    fn what_was_touched_since_it_was_listed_is_read_and_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("f");
+        for length in [0, 3, BUFFER + 1] {
+            std::fs::write(&path, vec![7; length]).unwrap();
+            let mut listed = job(&path, Stage::Everything);
+            listed.stamp.ctime = Nanos(listed.stamp.ctime.0 - 1);
+            let finding = read_one(&listed);
+            let Finding::Hashed { digest, ctime, .. } = finding else { panic!("{finding:?}") };
+            assert_eq!(digest.0, *blake3::hash(&vec![7; length]).as_bytes());
+            assert_eq!(ctime.0, listed.stamp.ctime.0 + 1);
+        }
     }
 
     #[test]
