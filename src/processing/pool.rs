@@ -188,6 +188,7 @@ mod tests {
     use super::*;
     use crate::concurrency::{Adaptation, Threads};
     use crate::model::pending::{Finding, Stage};
+    use crate::model::stamp::Nanos;
     use crate::processing::testing::job;
 
     /// What is found, without the times at which it was: each name with the finding in words.
@@ -222,8 +223,10 @@ mod tests {
         gone.names[0].key.name = b"gone".as_slice().into();
         let mut replaced = jobs[0].clone();
         replaced.stamp.size += 1;
+        let mut touched = jobs[6].clone();
+        touched.stamp.ctime = Nanos(touched.stamp.ctime.0 - 1);
         let twins = vec![jobs[20].clone(), jobs[20].clone()];
-        jobs.splice(1..1, [gone, replaced]);
+        jobs.splice(1..1, [gone, replaced, touched]);
         let tasks = || {
             let single = jobs.iter().cloned().map(Task::One);
             single.chain([Task::Twins(twins.clone())]).collect::<Vec<_>>()

@@ -109,7 +109,7 @@ impl FileReader {
     }
 
     fn begin(&mut self, job: Job) -> Begun {
-        let opened = self.open(&job, &job.names[0]);
+        let opened = self.open_as_listed(&job, &job.names[0]);
         Begun { job, opened }
     }
 
@@ -144,12 +144,13 @@ impl FileReader {
         opened: Option<Result<Opened, Stop>>,
         meter: &mut Meter<'_>,
     ) -> Result<Finding, Stop> {
-        let opened = opened.unwrap_or_else(|| self.open(job, name))?;
+        let opened = opened.unwrap_or_else(|| self.open_as_listed(job, name))?;
         match self.read(job, &opened, meter) {
             Err(stop @ (Stop::Changed(_) | Stop::Failed(_))) if opened.device.is_none() => {
+                // It may be no file any more, or have changed before it was opened and not since. Opened anew, because
+                // other directories may have been opened meanwhile.
+                let opened = self.open(job, name)?;
                 self.takes_as_listed = false;
-                // It may be no file any more, or have changed before it was opened and not since.
-                let opened = self.look(job, opened)?;
                 if matches!(stop, Stop::Failed(_)) { Err(stop) } else { self.read(job, &opened, meter) }
             }
             found => found,
@@ -181,20 +182,28 @@ impl FileReader {
         Ok(Finding::Hashed { digest, sample, ctime, racy })
     }
 
-    /// Opens a file by one of its names, if it is what the job says. A small one of a scan is looked at only after it was
-    /// read: if it still is what it was listed as, it was that all the time.
+    /// Opens a file by one of its names, if it is what the job says.
     pub(super) fn open(&mut self, job: &Job, name: &PendingName) -> Result<Opened, Stop> {
-        let from = Nanos::now();
-        let file = self.open_name(name)?;
-        let opened =
-            Opened { file, stamp: job.stamp, device: None, clock: self.clock, from, is_expected: false };
+        let opened = self.open_unseen(job, name)?;
+        self.look(job, opened)
+    }
+
+    /// The same, but a small file of a scan is looked at only after it was read: if it still is what it was listed as, it
+    /// was that all the time.
+    fn open_as_listed(&mut self, job: &Job, name: &PendingName) -> Result<Opened, Stop> {
+        let opened = self.open_unseen(job, name)?;
         let is_taken_as_listed = self.takes_as_listed && job.known.is_none() && !opened.is_large();
         if is_taken_as_listed { Ok(opened) } else { self.look(job, opened) }
     }
 
-    /// Looks at a file that is about to be read.
-    fn look(&mut self, job: &Job, opened: Opened) -> Result<Opened, Stop> {
+    fn open_unseen(&mut self, job: &Job, name: &PendingName) -> Result<Opened, Stop> {
         let from = Nanos::now();
+        let file = self.open_name(name)?;
+        Ok(Opened { file, stamp: job.stamp, device: None, clock: self.clock, from, is_expected: false })
+    }
+
+    /// Looks at a file that was just opened.
+    fn look(&self, job: &Job, opened: Opened) -> Result<Opened, Stop> {
         let stat = os::stat_open(&opened.file)?;
         if !stat.is_file {
             return Err(Stop::Failed(Problem::NotRegular));
@@ -212,7 +221,7 @@ impl FileReader {
             // Whether the disk still has it is the question, not whether memory does.
             os::forget_cached(&opened.file, 0..u64::MAX);
         }
-        Ok(Opened { stamp, device: Some(device), from, ..opened })
+        Ok(Opened { stamp, device: Some(device), ..opened })
     }
 
     fn open_name(&mut self, name: &PendingName) -> Result<File, Stop> {
