@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, CWD, Mode, OFlags};
+use rustix::io::ReadWriteFlags;
 
 use super::MountPoint;
 
@@ -76,6 +77,15 @@ pub(super) fn keeps_own_times(directory: &OwnedFd) -> bool {
 pub fn expect_to_read(file: &File, offset: u64, length: u64) {
     // It is a hint: without it the same is read later.
     let _ = rustix::fs::fadvise(file, offset, NonZeroU64::new(length), Advice::WillNeed);
+}
+
+/// Begins to read a file, and waits for nothing: what is not in memory yet is on its way afterwards.
+///
+/// Other than with [`expect_to_read`], the system takes the reader for one who goes on: it reads further than it was asked
+/// to, and marks where whoever comes there, even through another descriptor, finds the next part asked for already.
+pub fn begin_to_read(file: &File, buffer: &mut [u8]) {
+    // A hint, too: what came at once is read again, and so is what the file system cannot read without waiting.
+    let _ = rustix::io::preadv2(file, &mut [IoSliceMut::new(buffer)], 0, ReadWriteFlags::NOWAIT);
 }
 
 /// A limit of inotify, such as `max_user_watches`; see `inotify(7)`.

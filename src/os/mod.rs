@@ -26,7 +26,9 @@ mod portable;
 use portable as system;
 
 use system::ShortPath;
-pub use system::{expect_to_read, filesystem_number, forget_cached, inotify_limit, mount_points};
+pub use system::{
+    begin_to_read, expect_to_read, filesystem_number, forget_cached, inotify_limit, mount_points,
+};
 
 /// Allows this process to have so many files open, or as many as it may; returns how many that are.
 pub fn allow_open_files(wanted: usize) -> usize {

@@ -28,6 +28,9 @@ pub fn forget_cached(_file: &File, _part: Range<u64>) {}
 /// Nobody is asked: it is read when it is needed.
 pub fn expect_to_read(_file: &File, _offset: u64, _length: u64) {}
 
+/// Nobody reads without waiting.
+pub fn begin_to_read(_file: &File, _buffer: &mut [u8]) {}
+
 /// Nobody tells.
 #[cfg_attr(target_os = "linux", expect(dead_code, reason = "only its own tests compile it there"))]
 pub(super) fn keeps_own_times(_directory: &std::os::fd::OwnedFd) -> bool {
@@ -71,6 +74,7 @@ mod tests {
         assert!(mount_points().unwrap().is_empty());
         assert!(filesystem_number(Path::new("/")).is_err());
         forget_cached(&tempfile::tempfile().unwrap(), 0..1);
+        begin_to_read(&tempfile::tempfile().unwrap(), &mut []);
         expect_to_read(&tempfile::tempfile().unwrap(), 0, 1);
         assert_eq!(inotify_limit("max_user_watches"), None);
     }
