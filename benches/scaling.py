@@ -4,7 +4,8 @@
     scaling.py DIR [--files 30000,300000,3000000] [--rows 300000,3000000,10000000] [--runs 3] [--svg PREFIX]
 
 DIR must not exist; trees of tiny files are made in it, one after the other, and removed. In a filesystem in memory,
-3 million of them take 16 GB. --rows are written straight into an index, without files, by the benchmark of the index.
+3 million of them take 16 GB, and a tmpfs with nr_inodes=4m. --rows are written straight into an index, without files, by
+the benchmark of the index.
 """
 
 from __future__ import annotations
