@@ -349,7 +349,7 @@ impl Opened {
     }
 
     /// Makes the system forget what a sample left in memory of the middle and the end: pages that are there already stand
-    /// in the way of large ones, and small requests cost a disk a fifth of its time. Where the beginning was read, not asked
+    /// in the way of large ones, and small requests cost a disk a quarter of its time. Where the beginning was read, not asked
     /// for, stands the mark from which reading on is foreseen (Linux 6.18, `page_cache_async_ra`).
     fn forget_sample(&self) {
         if !self.is_large() || self.is_expected {
