@@ -13,6 +13,7 @@ use sqlx::migrate::Migrate as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _};
 
+use self::spare::Spare;
 use super::lock::{OnBusy, WriteLock, lock_path};
 use super::{
     Check, FilesReader, Index, IndexError, PendingReader, ReportReader, Result, WorkMark, Writer, migrations,
@@ -42,6 +43,7 @@ mod report;
 mod rot;
 mod scope;
 mod selection;
+mod spare;
 mod summary;
 mod touched;
 mod watches;
@@ -77,6 +79,7 @@ const _: () = assert!(libsqlite3_sys::SQLITE_VERSION_NUMBER >= 3_051_003);
 pub struct SqliteIndex {
     path: PathBuf,
     on_busy: OnBusy,
+    spare: Spare,
 }
 
 impl SqliteIndex {
@@ -107,7 +110,8 @@ impl SqliteIndex {
         if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
             return Err(IndexError::NotAnIndex(escape_path(path)));
         }
-        let index = Self { path: std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()), on_busy };
+        let path_of_index = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        let index = Self { path: path_of_index, on_busy, spare: Spare::default() };
         let is_current = match index.path.try_exists() {
             Ok(true) => {
                 let mut connection = index.connect().await?;
@@ -148,13 +152,26 @@ impl SqliteIndex {
         options.connect().await.map_err(IndexError::opening(&self.path))
     }
 
+    /// Asks something that leaves nothing behind, neither a transaction nor a temporary table.
+    async fn ask<T>(&self, question: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T>) -> Result<T> {
+        let mut connection = match self.spare.take() {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        let answer = question(&mut connection).await?;
+        if let Some(not_kept) = self.spare.give_back(connection) {
+            not_kept.close().await.map_err(IndexError::during("close"))?;
+        }
+        Ok(answer)
+    }
+
     /// Moves what is committed from the write-ahead log into the file. Others read and write meanwhile.
     async fn empty_log(&self) -> Result<()> {
-        let failed = || IndexError::during("move the log into the index");
-        let mut connection = self.connect().await?;
-        let moved = sqlx::query("pragma wal_checkpoint(passive)").execute(&mut connection).await;
-        moved.map_err(failed())?;
-        connection.close().await.map_err(failed())
+        self.ask(async |connection| {
+            let moved = sqlx::query("pragma wal_checkpoint(passive)").execute(connection).await;
+            moved.map(drop).map_err(IndexError::during("move the log into the index"))
+        })
+        .await
     }
 
     /// A connection that sees one moment of the index until it is closed.
@@ -236,39 +253,43 @@ impl Index for SqliteIndex {
     }
 
     async fn work_mark(&self, _reachable: &[VolumeId]) -> Result<WorkMark> {
-        workers::work_mark(&mut self.connect().await?).await
+        self.ask(workers::work_mark).await
     }
 
     async fn watches(&self) -> Result<Vec<Watch>> {
-        watches::watches(&mut self.connect().await?).await
+        self.ask(watches::watches).await
     }
 
     async fn sign_watches(&self, host: &str, signs: &[WatchSign]) -> Result<()> {
-        let mut connection = self.connect().await?;
-        watches::sign(&mut connection, host, signs).await?;
-        connection.close().await.map_err(IndexError::during("close"))
+        self.ask(async |connection| watches::sign(connection, host, signs).await).await
     }
 
     async fn end_watches(&self, host: &str, roots: &[RootId]) -> Result<()> {
-        let mut connection = self.connect().await?;
-        watches::end(&mut connection, host, roots).await?;
-        connection.close().await.map_err(IndexError::during("close"))
+        self.ask(async |connection| watches::end(connection, host, roots).await).await
     }
 
     async fn roots(&self) -> Result<Vec<Root>> {
-        catalog::roots(&mut self.snapshot().await?).await
+        self.ask(async |connection| {
+            // Roots and their subtrees, of one moment.
+            let failed = || IndexError::during("read the roots");
+            let mut moment = connection.begin().await.map_err(failed())?;
+            let roots = catalog::roots(&mut moment).await?;
+            moment.commit().await.map_err(failed())?;
+            Ok(roots)
+        })
+        .await
     }
 
     async fn volumes(&self) -> Result<Vec<(VolumeId, VolumeIdentity)>> {
-        catalog::volumes(&mut self.connect().await?).await
+        self.ask(catalog::volumes).await
     }
 
     async fn mounts(&self, host: &str) -> Result<MountMap> {
-        catalog::mounts(&mut self.connect().await?, host).await
+        self.ask(async |connection| catalog::mounts(connection, host).await).await
     }
 
     async fn places(&self, host: &str) -> Result<Places> {
-        catalog::places(&mut self.connect().await?, host).await
+        self.ask(async |connection| catalog::places(connection, host).await).await
     }
 
     async fn summary(&self, filter: &ReportFilter) -> Result<Summary> {
@@ -307,21 +328,23 @@ impl Index for SqliteIndex {
     }
 
     async fn count_files(&self) -> Result<u64> {
-        let files =
-            sqlx::query_scalar("select count(*) from files").fetch_one(&mut self.connect().await?).await;
-        Ok(to_count(files.map_err(IndexError::during("count files"))?))
+        self.ask(async |connection| {
+            let files = sqlx::query_scalar("select count(*) from files").fetch_one(connection).await;
+            files.map(to_count).map_err(IndexError::during("count files"))
+        })
+        .await
     }
 
     async fn known_names(&self, names: &[(Extent, Box<[u8]>)]) -> Result<Vec<KnownName>> {
-        touched::known_names(&mut self.connect().await?, names).await
+        self.ask(async |connection| touched::known_names(connection, names).await).await
     }
 
     async fn names_of(&self, files: &[(VolumeId, u64)]) -> Result<Vec<KnownName>> {
-        touched::names_of(&mut self.connect().await?, files).await
+        self.ask(async |connection| touched::names_of(connection, files).await).await
     }
 
     async fn knows(&self, extents: &[Extent]) -> Result<bool> {
-        scope::knows(&mut self.connect().await?, extents).await
+        self.ask(async |connection| scope::knows(connection, extents).await).await
     }
 
     async fn extent_totals(&self, extents: &[Extent]) -> Result<ExtentTotals> {
@@ -348,7 +371,7 @@ impl Index for SqliteIndex {
     }
 
     async fn sampled_to(&self, extent: &Extent) -> Result<RingPosition> {
-        rot::sampled_to(&mut self.connect().await?, extent).await
+        self.ask(async |connection| rot::sampled_to(connection, extent).await).await
     }
 
     async fn size(&self) -> Result<u64> {
@@ -362,16 +385,49 @@ impl Index for SqliteIndex {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use sqlx::migrate::{Migration, Migrator};
 
     use super::*;
+    use crate::progress::Progress;
+
+    #[tokio::test]
+    async fn a_connection_is_kept_for_the_next_question_while_somebody_writes() {
+        let directory = tempfile::tempdir().unwrap();
+        let index = SqliteIndex::create(&directory.path().join("index.db"), OnBusy::Fail).await.unwrap();
+        let progress = Arc::new(Progress::default());
+        let participant = Participant { host: "here".into(), task: "test", progress };
+        let is_marked = async |connection: &mut SqliteConnection| {
+            let cache_size: i64 =
+                sqlx::query_scalar("pragma cache_size").fetch_one(&mut *connection).await.unwrap();
+            sqlx::query("pragma cache_size = 77").execute(connection).await.unwrap();
+            Ok(cache_size == 77)
+        };
+        assert!(!index.ask(is_marked).await.unwrap());
+        assert!(!index.ask(is_marked).await.unwrap(), "nobody writes: the file may be replaced");
+        let writer = index.writer(&participant).await.unwrap();
+        assert!(!index.ask(is_marked).await.unwrap());
+        assert!(index.ask(is_marked).await.unwrap());
+        let meanwhile = index.ask(async |_| index.ask(is_marked).await).await;
+        assert!(!meanwhile.unwrap(), "two questions do not share a connection");
+        let failed = index.ask(async |_| Err::<(), _>(IndexError::NotAnIndex(String::new()))).await;
+        assert!(failed.is_err());
+        assert!(!index.ask(is_marked).await.unwrap(), "what failed is not used again");
+        drop(writer);
+        assert!(!index.ask(is_marked).await.unwrap());
+        let writer = index.writer(&participant).await.unwrap();
+        assert!(!index.ask(is_marked).await.unwrap());
+        writer.close().await.unwrap();
+        assert!(!index.ask(is_marked).await.unwrap());
+    }
 
     /// Contents moved to a table of their own in version 4.
     #[tokio::test]
     async fn an_older_index_keeps_what_it_knows() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("index.db");
-        let old = SqliteIndex { path: path.clone(), on_busy: OnBusy::Fail };
+        let old = SqliteIndex { path: path.clone(), on_busy: OnBusy::Fail, spare: Spare::default() };
         let before: Vec<Migration> = migrations::SQLITE.iter().filter(|it| it.version < 4).cloned().collect();
         let mut connection = old.connect().await.unwrap();
         Migrator { migrations: before.into(), ..Migrator::DEFAULT }.run(&mut connection).await.unwrap();

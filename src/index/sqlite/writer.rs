@@ -9,6 +9,7 @@ use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
 
 use super::lookups::{HASHES, LookUp, SIZES};
+use super::spare::OpenSpare;
 use super::{SqliteIndex, catalog, discovery, pending, rot, summary, watches, workers, write_back};
 use crate::index::convert;
 use crate::index::lock::WriteLock;
@@ -39,6 +40,7 @@ pub(super) struct SqliteWriter {
     hashes: LookUp,
     sizes: LookUp,
     in_transaction: bool,
+    spare: OpenSpare,
     // Last, so that it is given back after the connection is closed.
     _lock: WriteLock,
 }
@@ -53,6 +55,7 @@ impl SqliteWriter {
         let mut connection = index.connect().await?;
         let result = sqlx::raw_sql(discovery::TEMPORARY_TABLES).execute(&mut connection).await;
         result.map_err(IndexError::during("prepare to write"))?;
+        let spare = index.spare.open();
         let hashes = LookUp::look(&HASHES, &mut connection).await?;
         let sizes = LookUp::look(&SIZES, &mut connection).await?;
         let mut writer = Self {
@@ -65,6 +68,7 @@ impl SqliteWriter {
             hashes,
             sizes,
             in_transaction: false,
+            spare,
             _lock: lock,
         };
         catalog::mark_dead_scans(writer.transaction().await?).await?;
@@ -293,6 +297,9 @@ impl Writer for SqliteWriter {
         let worker = self.worker;
         workers::leave(self.transaction().await?, worker).await?;
         self.commit().await?;
-        self.connection.close().await.map_err(IndexError::during("close"))
+        for connection in self.spare.close().into_iter().chain([self.connection]) {
+            connection.close().await.map_err(IndexError::during("close"))?;
+        }
+        Ok(())
     }
 }
