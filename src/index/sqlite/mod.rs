@@ -59,6 +59,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// holds.
 const CACHE_KIB: &str = "-8192";
 
+/// The same of a connection for questions, which is kept beside all others while there is a writer: what answers them is
+/// looked up once, or read from its beginning to its end.
+const QUESTIONS_CACHE_KIB: &str = "-256";
+
 /// Pages of write-ahead log before a commit moves them into the file: 128 MiB, so that a commit a
 /// second seldom pays for it. The end of a run moves the rest.
 const CHECKPOINT_PAGES: &str = "32768";
@@ -137,6 +141,10 @@ impl SqliteIndex {
     }
 
     async fn connect(&self) -> Result<SqliteConnection> {
+        self.connect_with_cache(CACHE_KIB).await
+    }
+
+    async fn connect_with_cache(&self, kib: &'static str) -> Result<SqliteConnection> {
         let options = SqliteConnectOptions::new()
             .filename(&self.path)
             .create_if_missing(true)
@@ -144,7 +152,7 @@ impl SqliteIndex {
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(BUSY_TIMEOUT)
             .foreign_keys(true)
-            .pragma("cache_size", CACHE_KIB)
+            .pragma("cache_size", kib)
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
             .statement_cache_capacity(STATEMENTS)
             .row_buffer_size(ROWS_AHEAD)
@@ -156,7 +164,7 @@ impl SqliteIndex {
     async fn ask<T>(&self, question: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T>) -> Result<T> {
         let mut connection = match self.spare.take() {
             Some(connection) => connection,
-            None => self.connect().await?,
+            None => self.connect_with_cache(QUESTIONS_CACHE_KIB).await?,
         };
         let answer = question(&mut connection).await?;
         if let Some(not_kept) = self.spare.give_back(connection) {
