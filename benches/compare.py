@@ -18,6 +18,7 @@ import base64
 import json
 import os
 import platform
+import random
 import shutil
 import statistics
 import subprocess
@@ -322,7 +323,7 @@ SETTLED = 3
 
 
 def measure_tree(tree: str, tools: Dict[str, str], args: argparse.Namespace, scratch: str) -> List[Entry]:
-    """All rounds on one tree: every round runs every row once, each round beginning with another row."""
+    """All rounds on one tree: every round runs every row once, in an order of its own."""
     entries = [Entry(row, tools[row.tool], tree, f"{scratch}/{row.name.replace(' ', '-')}", args.postgres)
                for row in ROWS if row.tool in tools and not (args.change and row.fill)]  # that would know nothing of it
     for entry in entries:
@@ -333,8 +334,8 @@ def measure_tree(tree: str, tools: Dict[str, str], args: argparse.Namespace, scr
             progress(f"{tree}: changing files")
             change(tree, args.change / 100, number)
             time.sleep(SETTLED)
-        first = number * max(1, len(entries) // args.runs) % len(entries)
-        for entry in entries[first:] + entries[:first]:
+        # What ran before leaves its mark on memory and disk, so nobody may always follow the same.
+        for entry in random.Random(number).sample(entries, len(entries)):
             progress(f"{tree}: round {number + 1} of {args.runs}, {entry.row.name}")
             if not entry.failure:
                 run_once(entry, args.cold)
