@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from html import escape
-from typing import Dict, Iterator, List, Sequence, Tuple
+from typing import Dict, Iterable, Iterator, List, Sequence, Tuple
 
 OWN, PEER, FAINT, TEXT = "#d9480f", "#868e96", "#dee2e6", "#212529"
 FONT = 'font-family="system-ui, sans-serif" font-size="13"'
-WIDTH, LABELS, ROW = 900, 330, 26
+WIDTH, ROW = 900, 26
 
 
 def svg(width: int, height: int, body: Iterator[str]) -> str:
@@ -22,6 +22,11 @@ def text(x: float, y: float, content: str, anchor: str = "start", color: str = T
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{color}">{escape(content)}</text>'
 
 
+def room_for(names: Iterable[str]) -> int:
+    """How wide the longest of these is, at most, in the font of the charts."""
+    return 7 * max(map(len, names))
+
+
 def line(x1: float, y1: float, x2: float, y2: float, color: str) -> str:
     """A thin line."""
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{color}"/>'
@@ -29,11 +34,11 @@ def line(x1: float, y1: float, x2: float, y2: float, color: str) -> str:
 
 def draw(works: Sequence[Tuple[str, float, List[Tuple[str, float]]]]) -> str:
     """A bar for each work: dupfind's time over that of the fastest peer, which is 1; a dot for each other peer."""
-    right = WIDTH - 60
+    labels, right = 20 + room_for(title for title, _, _ in works), WIDTH - 60
 
     def place(ratio: float) -> float:  # logarithmic: half and double are as far from 1
         low, high = math.log(0.1), math.log(20)
-        return LABELS + (math.log(min(max(ratio, 0.1), 20)) - low) / (high - low) * (right - LABELS)
+        return labels + (math.log(min(max(ratio, 0.1), 20)) - low) / (high - low) * (right - labels)
 
     def body() -> Iterator[str]:
         height = 60 + ROW * len(works)
@@ -45,7 +50,7 @@ def draw(works: Sequence[Tuple[str, float, List[Tuple[str, float]]]]) -> str:
             y = 58 + ROW * at
             fastest = peers[0][1]
             ratio = seconds / fastest
-            yield text(LABELS - 10, y + 4, title, "end")
+            yield text(labels - 10, y + 4, title, "end")
             yield (f'<rect x="{place(0.1):.1f}" y="{y - 8}" width="{place(ratio) - place(0.1):.1f}" height="16" '
                    f'fill="{OWN}"/>')
             for name, time in peers:
@@ -65,7 +70,7 @@ def ticks(most: float, is_log: bool) -> List[float]:
 
 def draw_lines(title: str, unit: str, lines: Dict[str, List[Tuple[float, float]]], is_log: bool = False) -> str:
     """Lines over the number of files, which is on a logarithmic axis; values begin at 0, or are on one, too."""
-    left, right, top, bottom, legend = 60, WIDTH - 350, 40, 360, 16
+    left, right, top, bottom, legend = 60, 550, 40, 360, 16
     colors = [OWN, "#1971c2", "#2f9e44", "#9c36b5", "#e8590c", "#0c8599", "#5f3dc4", "#a61e4d", PEER]
     lines = {name: series for name, series in lines.items() if all(y > 0 for _, y in series)}
     points = [point for series in lines.values() for point in series]
@@ -99,4 +104,4 @@ def draw_lines(title: str, unit: str, lines: Dict[str, List[Tuple[float, float]]
             yield line(x_of(series[-1][0]) + 2, end, right + 24, free, FAINT)
             yield text(right + 28, free + 4, name, color=color)
             free += legend
-    return svg(WIDTH, 390, body())
+    return svg(max(WIDTH, right + 38 + room_for(lines)), 390, body())

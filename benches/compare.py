@@ -491,7 +491,7 @@ def works_of(tree: Dict) -> Iterator[Dict]:
         if tree["change"] and is_first:
             continue
         if tree["change"]:
-            what += f", {tree['change']:g} % changed"
+            what += f", {tree['change']:g} % of files changed"
         title = f"{tree['name']}, {'cold' if tree['cold'] else 'cached'}, {what}"
         fair = [peer for peer in peers if not (is_first and peer[0].endswith("cached"))]
         yield {"title": title, "seconds": median(name), "peak": median(name, "peak_mib"), "peers": fair}
