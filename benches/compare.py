@@ -87,8 +87,7 @@ ROWS = (
     Row("duperemove", "duperemove", DUPEREMOVE, "none"),
     Row("duperemove again", "duperemove", DUPEREMOVE, "none", fresh=False),
 )
-ONLY_WHEN_ASKED = {"yadf-blake3", "fclones-blake3", "fclones-tuned", "czkawka_cli-tuned", "fdupes",
-                   "dupfind-postgres"}
+ONLY_WHEN_ASKED = ("fclones-blake3", "fdupes", "dupfind-postgres")
 REPOSITORY = Path(__file__).resolve().parent.parent
 PEERS = REPOSITORY / "target" / "peers"
 
@@ -583,7 +582,7 @@ def parser() -> argparse.ArgumentParser:
     sub = verb("run", run)
     sub.add_argument("dirs", nargs="+", metavar="DIR")
     sub.add_argument("--runs", type=int, default=5, help="counted runs of every row")
-    sub.add_argument("--tools", metavar="A,B", help="also yadf-blake3, fclones-blake3 and fdupes, which are off")
+    sub.add_argument("--tools", metavar="A,B", help=f"by default all but {', '.join(ONLY_WHEN_ASKED)}")
     sub.add_argument("--postgres", metavar="URL", help="a PostgreSQL server: also measure dupfind with its index there")
     sub.add_argument("--cold", action="store_true", help="drop the page cache before every run (root)")
     sub.add_argument("--dupfind", metavar="PATH", default=argparse.SUPPRESS)
