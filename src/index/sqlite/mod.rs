@@ -108,14 +108,17 @@ impl SqliteIndex {
         }
     }
 
+    fn at(path: PathBuf, on_busy: OnBusy) -> Self {
+        Self { path, on_busy, spare: Spare::default() }
+    }
+
     /// Brings the schema up to date. sqlx does not lock SQLite while migrating, so the writers'
     /// lock is held; an index that is up to date is opened without it.
     async fn prepare(path: &Path, on_busy: OnBusy) -> Result<Self> {
         if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
             return Err(IndexError::NotAnIndex(escape_path(path)));
         }
-        let path_of_index = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-        let index = Self { path: path_of_index, on_busy, spare: Spare::default() };
+        let index = Self::at(std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()), on_busy);
         let is_current = match index.path.try_exists() {
             Ok(true) => {
                 let mut connection = index.connect().await?;
@@ -171,6 +174,21 @@ impl SqliteIndex {
             not_kept.close().await.map_err(IndexError::during("close"))?;
         }
         Ok(answer)
+    }
+
+    /// The same, if it takes several statements: they see one moment.
+    async fn ask_of_one_moment<T>(
+        &self,
+        question: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T>,
+    ) -> Result<T> {
+        self.ask(async move |connection| {
+            let failed = || IndexError::opening(&self.path);
+            let mut moment = connection.begin().await.map_err(failed())?;
+            let answer = question(&mut moment).await?;
+            moment.commit().await.map_err(failed())?;
+            Ok(answer)
+        })
+        .await
     }
 
     /// Moves what is committed from the write-ahead log into the file. Others read and write meanwhile.
@@ -257,7 +275,7 @@ impl Index for SqliteIndex {
     }
 
     async fn workers(&self) -> Result<Vec<Worker>> {
-        workers::workers(&mut self.connect().await?, WriteLock::is_held(&self.path)).await
+        self.ask(async |connection| workers::workers(connection, WriteLock::is_held(&self.path)).await).await
     }
 
     async fn work_mark(&self, _reachable: &[VolumeId]) -> Result<WorkMark> {
@@ -277,15 +295,7 @@ impl Index for SqliteIndex {
     }
 
     async fn roots(&self) -> Result<Vec<Root>> {
-        self.ask(async |connection| {
-            // Roots and their subtrees, of one moment.
-            let failed = || IndexError::during("read the roots");
-            let mut moment = connection.begin().await.map_err(failed())?;
-            let roots = catalog::roots(&mut moment).await?;
-            moment.commit().await.map_err(failed())?;
-            Ok(roots)
-        })
-        .await
+        self.ask_of_one_moment(catalog::roots).await
     }
 
     async fn volumes(&self) -> Result<Vec<(VolumeId, VolumeIdentity)>> {
@@ -324,15 +334,16 @@ impl Index for SqliteIndex {
     }
 
     async fn history(&self, filter: HistoryFilter) -> Result<Vec<Run>> {
-        history::history(&mut self.connect().await?, filter, || WriteLock::is_held(&self.path)).await
+        let is_held = || WriteLock::is_held(&self.path);
+        self.ask(async |connection| history::history(connection, filter, is_held).await).await
     }
 
     async fn development(&self, points: u32) -> Result<Vec<FiguresAt>> {
-        history::development(&mut self.connect().await?, points).await
+        self.ask(async |connection| history::development(connection, points).await).await
     }
 
     async fn problems(&self, places: &Places, limit: u64) -> Result<Vec<ProblemRow>> {
-        summary::problems(&mut self.snapshot().await?, places, limit).await
+        self.ask(async |connection| summary::problems(connection, places, limit).await).await
     }
 
     async fn count_files(&self) -> Result<u64> {
@@ -371,7 +382,7 @@ impl Index for SqliteIndex {
     }
 
     async fn rot(&self, places: &Places, extents: &[Extent]) -> Result<Vec<Rot>> {
-        rot::standing(&mut self.snapshot().await?, places, extents).await
+        self.ask_of_one_moment(async |connection| rot::standing(connection, places, extents).await).await
     }
 
     async fn count_unhashed(&self, extents: &[Extent]) -> Result<u64> {
@@ -435,7 +446,7 @@ mod tests {
     async fn an_older_index_keeps_what_it_knows() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("index.db");
-        let old = SqliteIndex { path: path.clone(), on_busy: OnBusy::Fail, spare: Spare::default() };
+        let old = SqliteIndex::at(path.clone(), OnBusy::Fail);
         let before: Vec<Migration> = migrations::SQLITE.iter().filter(|it| it.version < 4).cloned().collect();
         let mut connection = old.connect().await.unwrap();
         Migrator { migrations: before.into(), ..Migrator::DEFAULT }.run(&mut connection).await.unwrap();
