@@ -467,15 +467,17 @@ def chart(args: argparse.Namespace) -> None:
     """Print one table of ratios from what --json wrote, and draw it."""
     trees = [tree for file in args.files for tree in json.loads(Path(file).read_text())["trees"]]
     works = [work for tree in trees for work in works_of(tree)]
+    if not any(work["peers"] for work in works):
+        sys.exit(f"compare.py: no peer was run in {', '.join(args.files)}: there is nothing to compare with")
     print("| work | dupfind s | peak MiB | fastest peer, s | of it | fastest careful peer, s | of it |")
     print("|---|--:|--:|---|--:|---|--:|")
     for work in works:
         careful = [peer for peer in work["peers"] if any(word in peer[0] for word in CAREFUL)]
-        cells = [f"{name} {seconds:.2f} | **{work['seconds'] / seconds:.2f}**"
-                 for name, seconds in (work["peers"][0], careful[0])]
+        cells = [f"{peers[0][0]} {peers[0][1]:.2f} | **{work['seconds'] / peers[0][1]:.2f}**" if peers else "– | –"
+                 for peers in (work["peers"], careful)]
         print(f"| {work['title']} | {work['seconds']:.2f} | {work['peak']:.0f} | {' | '.join(cells)} |")
     if args.svg:
-        Path(args.svg).write_text(draw([(work["title"], work["seconds"], work["peers"]) for work in works]))
+        Path(args.svg).write_text(draw([(work["title"], work["seconds"], work["peers"]) for work in works if work["peers"]]))
 
 
 def works_of(tree: Dict) -> Iterator[Dict]:
