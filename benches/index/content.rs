@@ -91,11 +91,5 @@ pub(crate) fn outcomes(job: &Job, files: u64) -> impl Iterator<Item = Outcome> {
     } else {
         Finding::Hashed { digest: Digest(bytes), sample: is_large.then_some(sample), ctime, racy: false }
     };
-    job.names.iter().map(move |name| Outcome {
-        key: name.key.clone(),
-        expected: job.stamp,
-        finding: finding.clone(),
-        lease: job.lease,
-        known: job.known,
-    })
+    job.names.iter().map(move |name| job.outcome(name.clone(), finding.clone()))
 }

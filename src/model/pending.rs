@@ -83,8 +83,8 @@ pub struct Job {
 impl Job {
     /// What became of a name of it.
     pub fn outcome(&self, name: PendingName, finding: Finding) -> Outcome {
-        let Self { stamp, lease, known, .. } = *self;
-        Outcome { key: name.key, expected: stamp, finding, lease, known }
+        let Self { stamp, stage, lease, known, .. } = *self;
+        Outcome { key: name.key, expected: stamp, finding, stage, lease, known }
     }
 
     /// The bytes that are read for it.
@@ -123,6 +123,8 @@ pub struct Outcome {
     pub expected: Stamp,
     /// The finding.
     pub finding: Finding,
+    /// What it was read for.
+    pub stage: Stage,
     /// The piece of work it answers.
     pub lease: Option<LeaseId>,
     /// The hash it should have, if it was read to see whether it still has it.

@@ -73,7 +73,8 @@ impl Amount {
 }
 
 impl Task {
-    fn jobs(&self) -> &[Job] {
+    /// The files that it reads.
+    pub fn jobs(&self) -> &[Job] {
         match self {
             Self::One(job) => std::slice::from_ref(job),
             Self::Twins(jobs) => jobs,

@@ -10,7 +10,8 @@ use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::process::{Hashing, WriteBack};
+use super::process::{Hashing, LONGEST_WAIT, WriteBack};
+use super::sampled::Sampled;
 use super::{ScanError, Scanner, Unread};
 use crate::index::Writer;
 use crate::model::listing::{DirectoryId, Entry, Listing};
@@ -22,7 +23,8 @@ use crate::model::settings::HashPolicy;
 use crate::model::stamp::Stamp;
 use crate::model::volume::{Extent, MountedVolume, VolumeId};
 use crate::processing::pool::{Batches, Task};
-use crate::progress::Progress;
+use crate::processing::twins;
+use crate::progress::{Phase, Progress};
 
 /// Sizes of which one file was met are remembered with that file: some 20 MiB of them.
 const MOST_SIZES: usize = 128 * 1024;
@@ -50,8 +52,8 @@ pub(super) struct ReadAhead {
     put_off: Vec<Candidate>,
     /// Files met; none if some have to be left to the index.
     met: Option<u64>,
-    /// What is left of the files that were queued.
-    unread: Unread,
+    /// Large files that were queued; none if some have to be left to the index.
+    sampled: Option<Sampled>,
     /// True if all that is still to come is left to the index.
     leaves_the_rest: bool,
     /// Jobs that the pool has no room for yet.
@@ -105,7 +107,7 @@ impl ReadAhead {
             linked_names: 0,
             put_off: Vec::new(),
             met: Some(0),
-            unread: Unread::Nothing,
+            sampled: Some(Sampled::default()),
             leaves_the_rest: false,
             backlog: Batches::default(),
             has_stopped: false,
@@ -218,12 +220,18 @@ impl ReadAhead {
         names.extend(others);
         let job = Job { stamp, names, stage: self.stage, lease: None, known: None, sample: None };
         if job.is_sampled() {
-            self.unread = Unread::Sampled;
+            self.sampled.take_if(|sampled| !sampled.expect(&job));
         }
-        let names = job.names.len() as u64;
-        self.progress.total_files.add(names);
-        self.progress.total_bytes.add(job.bytes_to_read() * names);
-        self.backlog.push(Task::One(job));
+        self.push(Task::One(job));
+    }
+
+    fn push(&mut self, task: Task) {
+        for job in task.jobs() {
+            let names = job.names.len() as u64;
+            self.progress.total_files.add(names);
+            self.progress.total_bytes.add(job.bytes_to_read() * names);
+        }
+        self.backlog.push(task);
     }
 
     /// Waits until the pool takes jobs, or has outcomes to be written: these are returned. Nothing is lost
@@ -247,6 +255,19 @@ impl ReadAhead {
         }
     }
 
+    /// Waits until the pool has all jobs, and all samples have come back; writes what was read meanwhile.
+    async fn hand_over(&mut self, writer: &mut dyn Writer) -> Result<(), ScanError> {
+        while !self.has_stopped
+            && (self.is_behind() || self.sampled.as_ref().is_some_and(Sampled::are_awaited))
+        {
+            match tokio::time::timeout(LONGEST_WAIT, self.outcomes()).await {
+                Ok(outcomes) => self.write(outcomes, writer).await?,
+                Err(_) => self.flush(writer).await?,
+            }
+        }
+        Ok(())
+    }
+
     /// Takes on no more: others have come to share the work.
     pub(super) fn leave_the_rest(&mut self) {
         self.leaves_the_rest = true;
@@ -257,6 +278,9 @@ impl ReadAhead {
         outcomes: Vec<Outcome>,
         writer: &mut dyn Writer,
     ) -> Result<(), ScanError> {
+        if let Some(sampled) = &mut self.sampled {
+            sampled.note(&outcomes);
+        }
         self.written.take(outcomes, writer).await
     }
 
@@ -265,8 +289,8 @@ impl ReadAhead {
         self.written.flush(writer).await
     }
 
-    /// Ends it: everything that was met is read and written. What failed is tried again in the next stage
-    /// and counts there.
+    /// Ends it: everything that was met is read and written, also what shares its sample. What failed is tried again in the
+    /// next stage and counts there.
     /// Also returns what is left, if all was read that the stage would choose among the files met.
     pub(super) async fn finish(
         mut self,
@@ -278,9 +302,17 @@ impl ReadAhead {
             self.consider(candidate);
         }
         self.queue_put_off();
-        while self.is_behind() {
-            let outcomes = self.outcomes().await;
-            self.write(outcomes, writer).await?;
+        if self.is_behind() {
+            self.progress.enter(Phase::Processing);
+        }
+        self.hand_over(writer).await?;
+        let mut unread = Unread::Sampled;
+        if let Some(sampled) = self.sampled.take().filter(|_| !self.leaves_the_rest) {
+            for task in twins::tasks(sampled.into_shared(), &self.hashing.concurrency) {
+                self.push(task);
+            }
+            self.hand_over(writer).await?;
+            unread = Unread::Nothing;
         }
         let Hashing { jobs, outcomes, ended, .. } = self.hashing;
         drop(jobs);
@@ -289,7 +321,7 @@ impl ReadAhead {
         let bytes_read = self.progress.read_bytes.get() - self.read_before;
         let counts = counts?;
         let met = self.met.filter(|_| !self.has_stopped && counts.problems == 0);
-        let all = met.map(|met| ReadAll { met, unread: self.unread });
+        let all = met.map(|met| ReadAll { met, unread });
         Ok((ScanCounts { problems: 0, bytes_read, ..counts }, all))
     }
 }

@@ -15,6 +15,7 @@ mod follow;
 mod process;
 mod reconcile;
 mod roots;
+mod sampled;
 mod verify;
 mod worker;
 

@@ -22,7 +22,7 @@ use crate::progress::Phase;
 use crate::volume::Volumes;
 
 /// How long outcomes wait for company before they are written: others may wait for them.
-const LONGEST_WAIT: Duration = Duration::from_millis(50);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_millis(50);
 
 /// What a kill may cost: work is committed at least so often.
 pub(super) const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
@@ -93,12 +93,9 @@ impl Run<'_> {
         let (fed, written, hashed) = tokio::join!(feeding, writing, ended);
 
         let mut counts = written?;
-        match stage {
+        if stage == Stage::Everything {
             // What fails here is tried again in the next stage, and counts there.
-            Stage::Everything => counts.problems = 0,
-            Stage::Size => {}
-            // What was sampled counts already.
-            Stage::Sample => counts.hashed = 0,
+            counts.problems = 0;
         }
         fed?;
         hashed?;
@@ -208,7 +205,8 @@ impl WriteBack {
     ) -> Result<(), ScanError> {
         for outcome in outcomes {
             let is_content = matches!(outcome.finding, Finding::Hashed { .. } | Finding::Sampled { .. });
-            self.counts.hashed += u64::from(is_content);
+            // What was sampled counts already.
+            self.counts.hashed += u64::from(is_content && outcome.stage != Stage::Sample);
             self.counts.problems += u64::from(!is_content);
             self.waiting.push(outcome);
         }

@@ -260,14 +260,7 @@ pub(crate) fn paths(job: &Job) -> Vec<String> {
 }
 
 pub(crate) fn outcomes(job: &Job, finding: &Finding) -> Vec<Outcome> {
-    let outcome = |name: &dupfind::model::pending::PendingName| Outcome {
-        key: name.key.clone(),
-        expected: job.stamp,
-        finding: finding.clone(),
-        lease: job.lease,
-        known: job.known,
-    };
-    job.names.iter().map(outcome).collect()
+    job.names.iter().map(|name| job.outcome(name.clone(), finding.clone())).collect()
 }
 
 pub(crate) fn hashed(content: u8) -> Finding {

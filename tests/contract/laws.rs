@@ -200,6 +200,7 @@ pub(crate) async fn what_was_just_written_can_be_answered<B: Backend + 'static>(
                     key,
                     expected: *stamp,
                     finding: content(*stamp),
+                    stage: Stage::Size,
                     lease: None,
                     known: None,
                 });
