@@ -73,8 +73,7 @@ impl Amount {
 }
 
 impl Task {
-    /// The files that it reads.
-    pub fn jobs(&self) -> &[Job] {
+    fn jobs(&self) -> &[Job] {
         match self {
             Self::One(job) => std::slice::from_ref(job),
             Self::Twins(jobs) => jobs,

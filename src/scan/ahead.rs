@@ -10,20 +10,21 @@ use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::process::{Hashing, LONGEST_WAIT, WriteBack};
+use async_trait::async_trait;
+
+use super::process::{Hashing, WriteBack};
 use super::sampled::Sampled;
 use super::{ScanError, Scanner, Unread};
-use crate::index::Writer;
+use crate::index::{IndexError, PendingReader, Writer};
 use crate::model::listing::{DirectoryId, Entry, Listing};
 use crate::model::path::VolumePath;
-use crate::model::pending::{FileId, FileKey, Job, Outcome, PendingName, Stage};
+use crate::model::pending::{FileId, FileKey, Job, Outcome, PendingName, PendingTotals, Stage};
 use crate::model::rules::HashRules;
 use crate::model::scan::ScanCounts;
 use crate::model::settings::HashPolicy;
 use crate::model::stamp::Stamp;
 use crate::model::volume::{Extent, MountedVolume, VolumeId};
 use crate::processing::pool::{Batches, Task};
-use crate::processing::twins;
 use crate::progress::{Phase, Progress};
 
 /// Sizes of which one file was met are remembered with that file: some 20 MiB of them.
@@ -52,8 +53,8 @@ pub(super) struct ReadAhead {
     put_off: Vec<Candidate>,
     /// Files met; none if some have to be left to the index.
     met: Option<u64>,
-    /// Large files that were queued; none if some have to be left to the index.
-    sampled: Option<Sampled>,
+    /// Large files that were queued.
+    sampled: Sampled,
     /// True if all that is still to come is left to the index.
     leaves_the_rest: bool,
     /// Jobs that the pool has no room for yet.
@@ -107,7 +108,7 @@ impl ReadAhead {
             linked_names: 0,
             put_off: Vec::new(),
             met: Some(0),
-            sampled: Some(Sampled::default()),
+            sampled: Sampled::new(),
             leaves_the_rest: false,
             backlog: Batches::default(),
             has_stopped: false,
@@ -220,18 +221,12 @@ impl ReadAhead {
         names.extend(others);
         let job = Job { stamp, names, stage: self.stage, lease: None, known: None, sample: None };
         if job.is_sampled() {
-            self.sampled.take_if(|sampled| !sampled.expect(&job));
+            self.sampled.expect(&job);
         }
-        self.push(Task::One(job));
-    }
-
-    fn push(&mut self, task: Task) {
-        for job in task.jobs() {
-            let names = job.names.len() as u64;
-            self.progress.total_files.add(names);
-            self.progress.total_bytes.add(job.bytes_to_read() * names);
-        }
-        self.backlog.push(task);
+        let names = job.names.len() as u64;
+        self.progress.total_files.add(names);
+        self.progress.total_bytes.add(job.bytes_to_read() * names);
+        self.backlog.push(Task::One(job));
     }
 
     /// Waits until the pool takes jobs, or has outcomes to be written: these are returned. Nothing is lost
@@ -255,19 +250,6 @@ impl ReadAhead {
         }
     }
 
-    /// Waits until the pool has all jobs, and all samples have come back; writes what was read meanwhile.
-    async fn hand_over(&mut self, writer: &mut dyn Writer) -> Result<(), ScanError> {
-        while !self.has_stopped
-            && (self.is_behind() || self.sampled.as_ref().is_some_and(Sampled::are_awaited))
-        {
-            match tokio::time::timeout(LONGEST_WAIT, self.outcomes()).await {
-                Ok(outcomes) => self.write(outcomes, writer).await?,
-                Err(_) => self.flush(writer).await?,
-            }
-        }
-        Ok(())
-    }
-
     /// Takes on no more: others have come to share the work.
     pub(super) fn leave_the_rest(&mut self) {
         self.leaves_the_rest = true;
@@ -278,9 +260,7 @@ impl ReadAhead {
         outcomes: Vec<Outcome>,
         writer: &mut dyn Writer,
     ) -> Result<(), ScanError> {
-        if let Some(sampled) = &mut self.sampled {
-            sampled.note(&outcomes);
-        }
+        self.sampled.note(&outcomes);
         self.written.take(outcomes, writer).await
     }
 
@@ -294,6 +274,7 @@ impl ReadAhead {
     /// Also returns what is left, if all was read that the stage would choose among the files met.
     pub(super) async fn finish(
         mut self,
+        scanner: &Scanner,
         writer: &mut dyn Writer,
     ) -> Result<(ScanCounts, Option<ReadAll>), ScanError> {
         let mut linked: Vec<Candidate> = std::mem::take(&mut self.linked).into_values().collect();
@@ -305,23 +286,44 @@ impl ReadAhead {
         if self.is_behind() {
             self.progress.enter(Phase::Processing);
         }
-        self.hand_over(writer).await?;
+        while self.is_behind() {
+            let outcomes = self.outcomes().await;
+            self.write(outcomes, writer).await?;
+        }
+        let Hashing { jobs, mut outcomes, ended, .. } = self.hashing;
+        drop(jobs);
+        while let Some(received) = self.written.receive(&mut outcomes, writer).await? {
+            self.sampled.note(&received);
+            self.written.take(received, writer).await?;
+        }
+        ended.await?;
         let mut unread = Unread::Sampled;
-        if let Some(sampled) = self.sampled.take().filter(|_| !self.leaves_the_rest) {
-            for task in twins::tasks(sampled.into_shared(), &self.hashing.concurrency) {
-                self.push(task);
-            }
-            self.hand_over(writer).await?;
+        if let Some(shared) = self.sampled.into_shared().filter(|_| !self.leaves_the_rest) {
+            scanner.read_pending(Box::new(Foreseen(shared)), &mut self.written, writer).await?;
             unread = Unread::Nothing;
         }
-        let Hashing { jobs, outcomes, ended, .. } = self.hashing;
-        drop(jobs);
-        let (counts, ended) = tokio::join!(self.written.write_all(writer, outcomes), ended);
-        ended?;
+        let counts = self.written.finish(writer).await?;
+        let was_stopped = self.has_stopped || scanner.cancel.is_requested();
+        let met = self.met.filter(|_| !was_stopped && counts.problems == 0);
         let bytes_read = self.progress.read_bytes.get() - self.read_before;
-        let counts = counts?;
-        let met = self.met.filter(|_| !self.has_stopped && counts.problems == 0);
         let all = met.map(|met| ReadAll { met, unread });
         Ok((ScanCounts { problems: 0, bytes_read, ..counts }, all))
+    }
+}
+
+/// Files of which it was found out without the index that they are to be read.
+struct Foreseen(Vec<Job>);
+
+#[async_trait(?Send)]
+impl PendingReader for Foreseen {
+    fn totals(&self) -> PendingTotals {
+        self.0.iter().fold(PendingTotals::default(), |totals, job| {
+            let names = job.names.len() as u64;
+            PendingTotals { files: totals.files + names, bytes: totals.bytes + job.bytes_to_read() * names }
+        })
+    }
+
+    async fn next(&mut self) -> Result<Vec<Job>, IndexError> {
+        Ok(std::mem::take(&mut self.0))
     }
 }

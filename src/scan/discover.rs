@@ -150,7 +150,7 @@ impl Run<'_> {
             extents.extend(linked);
         }
         if let Some(ahead) = ahead {
-            let (read, all) = ahead.finish(self.writer.as_mut()).await?;
+            let (read, all) = ahead.finish(scanner, self.writer.as_mut()).await?;
             counts += read;
             if let Some(ReadAll { met, unread }) = all.filter(|_| end.complete)
                 // If the index holds nothing else, nothing else has to be read.

@@ -22,7 +22,7 @@ use crate::progress::Phase;
 use crate::volume::Volumes;
 
 /// How long outcomes wait for company before they are written: others may wait for them.
-pub(super) const LONGEST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_millis(50);
 
 /// What a kill may cost: work is committed at least so often.
 pub(super) const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
@@ -65,40 +65,14 @@ impl Run<'_> {
         }
         scanner.progress.enter(Phase::Selecting);
         let pending = self.writer.pending(stage, scope, mounts).await?;
-        let totals = pending.totals();
-        if totals.files == 0 {
-            return Ok(());
-        }
-        scanner.progress.total_files.add(totals.files);
-        scanner.progress.total_bytes.add(totals.bytes);
-        scanner.progress.enter(Phase::Processing);
-
         let read_before = scanner.progress.read_bytes.get();
-        let Hashing { jobs, outcomes, ended, concurrency } = scanner.start_hashing()?;
-        // Each ends when the channel before it does. If one fails, no more is fed, and so all three end: the reader
-        // may be waiting for answers that do not come any more.
-        let no_more = Notify::new();
-        let feeding = async {
-            tokio::select! {
-                fed = feed(pending, jobs, &concurrency, &scanner.cancel) => fed,
-                () = no_more.notified() => Ok(()),
-            }
-        };
-        let writing = async {
-            let written =
-                WriteBack::new(scanner.workers.batch).write_all(self.writer.as_mut(), outcomes).await;
-            no_more.notify_one();
-            written
-        };
-        let (fed, written, hashed) = tokio::join!(feeding, writing, ended);
-
-        let mut counts = written?;
+        let mut written = WriteBack::new(scanner.workers.batch);
+        scanner.read_pending(pending, &mut written, self.writer.as_mut()).await?;
+        let mut counts = written.finish(self.writer.as_mut()).await?;
         if stage == Stage::Everything {
             // What fails here is tried again in the next stage, and counts there.
             counts.problems = 0;
         }
-        fed?;
-        hashed?;
         counts.bytes_read = scanner.progress.read_bytes.get() - read_before;
         self.report.counts += counts;
         Ok(())
@@ -117,6 +91,44 @@ fn hashed_wholly(rules: &HashRules, walked: &Walked) -> Walked {
 }
 
 impl Scanner {
+    /// Reads all that is pending. What waits to be written already is written meanwhile, and what was read last waits for
+    /// [`WriteBack::finish`].
+    pub(super) async fn read_pending(
+        &self,
+        pending: Box<dyn PendingReader>,
+        written: &mut WriteBack,
+        writer: &mut dyn Writer,
+    ) -> Result<(), ScanError> {
+        let totals = pending.totals();
+        if totals.files == 0 {
+            return Ok(());
+        }
+        self.progress.total_files.add(totals.files);
+        self.progress.total_bytes.add(totals.bytes);
+        self.progress.enter(Phase::Processing);
+
+        let Hashing { jobs, mut outcomes, ended, concurrency } = self.start_hashing()?;
+        // Each ends when the channel before it does. If one fails, no more is fed, and so all three end: the reader
+        // may be waiting for answers that do not come any more.
+        let no_more = Notify::new();
+        let feeding = async {
+            tokio::select! {
+                fed = feed(pending, jobs, &concurrency, &self.cancel) => fed,
+                () = no_more.notified() => Ok(()),
+            }
+        };
+        let writing = async {
+            let written = written.take_all(&mut outcomes, writer).await;
+            outcomes.close();
+            no_more.notify_one();
+            written
+        };
+        let (fed, written, hashed) = tokio::join!(feeding, writing, ended);
+        written?;
+        fed?;
+        Ok(hashed?)
+    }
+
     /// Starts the pool that reads and hashes.
     pub(super) fn start_hashing(&self) -> Result<Hashing, ScanError> {
         let pool = Self::pool("hash", self.workers.read.most)?;
@@ -230,19 +242,35 @@ impl WriteBack {
         Ok(())
     }
 
-    /// Writes all that is still to come; returns what all of it was.
-    pub(super) async fn write_all(
-        mut self,
+    /// Takes on all that is still to come; what is waiting already is written at once.
+    async fn take_all(
+        &mut self,
+        outcomes: &mut mpsc::Receiver<Vec<Outcome>>,
         writer: &mut dyn Writer,
-        mut outcomes: mpsc::Receiver<Vec<Outcome>>,
-    ) -> Result<ScanCounts, ScanError> {
+    ) -> Result<(), ScanError> {
+        self.flush(writer).await?;
+        while let Some(received) = self.receive(outcomes, writer).await? {
+            self.take(received, writer).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the next outcomes; what is waiting is written if none come for a while. None at the end.
+    pub(super) async fn receive(
+        &mut self,
+        outcomes: &mut mpsc::Receiver<Vec<Outcome>>,
+        writer: &mut dyn Writer,
+    ) -> Result<Option<Vec<Outcome>>, ScanError> {
         loop {
             match tokio::time::timeout(LONGEST_WAIT, outcomes.recv()).await {
-                Ok(Some(received)) => self.take(received, writer).await?,
-                Ok(None) => break,
+                Ok(received) => return Ok(received),
                 Err(_) => self.flush(writer).await?,
             }
         }
+    }
+
+    /// Writes what is waiting, and makes all of it last; returns what all was.
+    pub(super) async fn finish(mut self, writer: &mut dyn Writer) -> Result<ScanCounts, ScanError> {
         self.flush(writer).await?;
         writer.commit().await?;
         Ok(self.counts)

@@ -10,58 +10,55 @@ use crate::model::pending::{FileKey, Finding, Job, Outcome, Stage};
 const MOST_SAMPLED: usize = 32 * 1024;
 
 /// Files that are being sampled, or were.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sampled {
-    /// By the first of their names.
-    jobs: HashMap<FileKey, Job>,
-    /// How many of them have no sample yet.
-    awaited: usize,
+    /// By the first of their names, without a sample until it was read. None if they were too many.
+    jobs: Option<HashMap<FileKey, Job>>,
 }
 
 impl Sampled {
-    /// Takes down a file that is about to be sampled; false if there is no room for it.
-    pub(super) fn expect(&mut self, job: &Job) -> bool {
-        if self.jobs.len() == MOST_SAMPLED {
-            return false;
+    pub(super) fn new() -> Self {
+        Self { jobs: Some(HashMap::new()) }
+    }
+
+    /// Takes down a file that is about to be sampled.
+    pub(super) fn expect(&mut self, job: &Job) {
+        self.jobs.take_if(|jobs| jobs.len() == MOST_SAMPLED);
+        if let Some(jobs) = &mut self.jobs {
+            jobs.insert(job.names[0].key.clone(), job.clone());
         }
-        self.awaited += 1;
-        self.jobs.insert(job.names[0].key.clone(), job.clone());
-        true
     }
 
     /// Takes down what was read, and forgets what could not be.
     pub(super) fn note(&mut self, outcomes: &[Outcome]) {
-        for outcome in outcomes.iter().filter(|outcome| outcome.stage == Stage::Size) {
-            let Some(job) = self.jobs.get_mut(&outcome.key) else { continue };
-            self.awaited -= 1;
+        let Some(jobs) = &mut self.jobs else { return };
+        for outcome in outcomes {
+            let Some(job) = jobs.get_mut(&outcome.key) else { continue };
             if let Finding::Sampled { sample, ctime, .. } = outcome.finding {
                 job.sample = Some(sample);
                 job.stamp.ctime = ctime;
             } else {
-                self.jobs.remove(&outcome.key);
+                jobs.remove(&outcome.key);
             }
         }
     }
 
-    /// True if samples are still to come.
-    pub(super) fn are_awaited(&self) -> bool {
-        self.awaited > 0
-    }
-
-    /// The files that have size and sample in common with another, to be read whole, in physical order.
-    pub(super) fn into_shared(self) -> Vec<Job> {
+    /// The files that have size and sample in common with another, to be read whole, in physical order. None if it is not
+    /// known which these are.
+    pub(super) fn into_shared(self) -> Option<Vec<Job>> {
         let alike = |job: &Job| -> (u64, Option<Sample>) { (job.stamp.size, job.sample) };
+        let jobs = self.jobs?;
         let mut files: HashMap<_, usize> = HashMap::new();
-        for job in self.jobs.values() {
+        for job in jobs.values() {
             *files.entry(alike(job)).or_default() += 1;
         }
         let is_shared = |job: &Job| job.sample.is_some() && files[&alike(job)] > 1;
-        let mut shared: Vec<Job> = self.jobs.into_values().filter(is_shared).collect();
+        let mut shared: Vec<Job> = jobs.into_values().filter(is_shared).collect();
         shared.sort_unstable_by_key(|job| job.stamp.inode);
         for job in &mut shared {
             job.stage = Stage::Sample;
         }
-        shared
+        Some(shared)
     }
 }
 
@@ -91,15 +88,15 @@ mod tests {
         let size = SMALL_FILE + 1;
         let jobs =
             [job(1, size, 30), job(2, size, 10), job(3, size, 20), job(4, size + 1, 40), job(5, size, 50)];
-        let mut sampled = Sampled::default();
-        assert!(jobs.iter().all(|job| sampled.expect(job)));
+        let mut sampled = Sampled::new();
+        for job in &jobs {
+            sampled.expect(job);
+        }
         sampled.note(&[found(&jobs[0], 7), found(&jobs[1], 7), found(&jobs[2], 8)]);
-        assert!(sampled.are_awaited());
         let failed = jobs[4].outcome(jobs[4].names[0].clone(), Finding::Failed(Problem::Vanished));
         sampled.note(&[found(&jobs[3], 7), failed]);
-        assert!(!sampled.are_awaited());
 
-        let shared = sampled.into_shared();
+        let shared = sampled.into_shared().unwrap();
         let inodes: Vec<u64> = shared.iter().map(|job| job.stamp.inode).collect();
         assert_eq!(inodes, [10, 30], "in physical order");
         for job in shared {
@@ -111,17 +108,22 @@ mod tests {
     #[test]
     fn what_was_not_sampled_is_like_nothing() {
         let jobs = [job(1, SMALL_FILE + 1, 1), job(2, SMALL_FILE + 1, 2)];
-        let mut sampled = Sampled::default();
-        assert!(jobs.iter().all(|job| sampled.expect(job)));
-        assert!(sampled.into_shared().is_empty());
+        let mut sampled = Sampled::new();
+        for job in &jobs {
+            sampled.expect(job);
+        }
+        assert!(sampled.into_shared().unwrap().is_empty());
     }
 
     #[test]
     fn no_more_are_remembered_than_there_is_room_for() {
-        let mut sampled = Sampled::default();
+        let mut sampled = Sampled::new();
         for id in 0..i64::try_from(MOST_SAMPLED).unwrap() {
-            assert!(sampled.expect(&job(id, SMALL_FILE + 1, 1)));
+            sampled.expect(&job(id, SMALL_FILE + 1, 1));
         }
-        assert!(!sampled.expect(&job(-1, SMALL_FILE + 1, 1)));
+        assert!(sampled.jobs.is_some());
+        sampled.expect(&job(-1, SMALL_FILE + 1, 1));
+        sampled.expect(&job(-2, SMALL_FILE + 1, 1));
+        assert!(sampled.into_shared().is_none());
     }
 }
