@@ -8,6 +8,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// The bounds between which threads may be at work.
@@ -151,20 +152,19 @@ impl Concurrency {
         Self { threads, state: Mutex::new(state), changed: Condvar::new() }
     }
 
-    /// Divides tasks among the threads of a pool, until `next` has none or `work` breaks off; blocks until
-    /// then. Each thread has something of its own, made by `begin`; to the meter `work` says how long
-    /// requests took.
+    /// Divides tasks among threads, until `next` has none or `work` breaks off; blocks until then. Each thread has
+    /// something of its own, made by `begin`; to the meter `work` says how long requests took.
     ///
-    /// A thread that may work goes on with the next task, and one that may not sleeps and holds none: to change
-    /// threads between tasks would cost as much as a small task.
+    /// A thread is started when it is first allowed to work. One that may work goes on with the next task, and one that may
+    /// not sleeps and holds none: to change threads between tasks would cost as much as a small task.
     pub fn divide<T, S>(
         &self,
-        pool: &rayon::ThreadPool,
+        name: &str,
         next: impl Fn() -> Option<T> + Sync,
         begin: impl Fn() -> S + Sync,
         work: impl Fn(T, &mut S, &mut Meter<'_>) -> ControlFlow<()> + Sync,
     ) {
-        pool.broadcast(|_| {
+        let take_part = || {
             let mut own = begin();
             let mut meter = self.meter();
             while let Some(mut place) = self.take_place() {
@@ -174,6 +174,20 @@ impl Concurrency {
                         None => true,
                     };
                 }
+            }
+        };
+        thread::scope(|scope| {
+            let mut started = 0;
+            while self.wants_more_than(started) {
+                let thread = thread::Builder::new().name(format!("{name}-{started}"));
+                if thread.spawn_scoped(scope, take_part).is_err() {
+                    // The system has no more of them: those that were started do the work.
+                    break;
+                }
+                started += 1;
+            }
+            if started == 0 {
+                take_part();
             }
         });
     }
@@ -201,6 +215,13 @@ impl Concurrency {
     /// For one thread.
     pub fn meter(&self) -> Meter<'_> {
         Meter { concurrency: self, answered: Answered::default() }
+    }
+
+    /// Waits until more threads may work than so many; false if there is no more work.
+    fn wants_more_than(&self, started: usize) -> bool {
+        let is_enough = |state: &mut State| !state.has_ended && state.adaptation.allowed <= started;
+        let state = self.changed.wait_while(self.lock(), is_enough).unwrap_or_else(PoisonError::into_inner);
+        !state.has_ended
     }
 
     /// Waits until this thread may work; none if there is no more work.
@@ -278,7 +299,7 @@ struct Place<'a> {
 impl Drop for Place<'_> {
     /// Gives it back. Those who sleep must not wait for one that panicked, either.
     fn drop(&mut self) {
-        let has_ended = self.has_ended || std::thread::panicking();
+        let has_ended = self.has_ended || thread::panicking();
         let mut state = self.concurrency.lock();
         state.working -= 1;
         state.has_ended |= has_ended;
@@ -423,7 +444,6 @@ mod tests {
 
     #[test]
     fn every_task_is_done_once_and_all_threads_come_home() {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(8).build().unwrap();
         let (left, done) = (Mutex::new(1000), Mutex::new(0));
         let next = || {
             let mut left = left.lock().unwrap();
@@ -436,16 +456,15 @@ mod tests {
             *done.lock().unwrap() += task;
             ControlFlow::Continue(())
         };
-        Concurrency::new(Threads { least: 2, most: 8 }).divide(&pool, next, || 0, work);
+        Concurrency::new(Threads { least: 2, most: 8 }).divide("test", next, || 0, work);
         assert_eq!(*done.lock().unwrap(), 999 * 1000 / 2);
     }
 
     #[test]
     fn nobody_waits_for_a_thread_that_panicked() {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(8).build().unwrap();
         let concurrency = Concurrency::new(Threads { least: 1, most: 8 });
         let work = |(): (), (): &mut (), _: &mut Meter<'_>| -> ControlFlow<()> { panic!("a bug") };
-        let divided = std::panic::AssertUnwindSafe(|| concurrency.divide(&pool, || Some(()), || (), work));
+        let divided = std::panic::AssertUnwindSafe(|| concurrency.divide("test", || Some(()), || (), work));
         assert!(std::panic::catch_unwind(divided).is_err());
     }
 }

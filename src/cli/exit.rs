@@ -68,9 +68,7 @@ impl From<ScanError> for Failure {
             | ScanError::Filter(_)
             | ScanError::Names(_) => Self::Usage(error.to_string()),
             ScanError::Index(error) => error.into(),
-            ScanError::Mounts(_) | ScanError::Threads(_) | ScanError::Thread(_) => {
-                Self::Index(error.to_string())
-            }
+            ScanError::Mounts(_) | ScanError::Thread(_) => Self::Index(error.to_string()),
         }
     }
 }

@@ -167,7 +167,7 @@ impl Task {
     }
 }
 
-/// Lists what is asked for of a root, on the threads of `pool`; blocks until done.
+/// Lists what is asked for of a root; blocks until done.
 ///
 /// Trouble with a directory is a listing of its own ([`Coverage::Unreadable`]). A closed channel
 /// means "stop".
@@ -177,7 +177,6 @@ impl Task {
 pub fn walk(
     request: &WalkRequest,
     volumes: &Volumes,
-    pool: &rayon::ThreadPool,
     listings: Sender<Vec<Listing>>,
     cancel: &Cancel,
     progress: &Progress,
@@ -205,7 +204,7 @@ pub fn walk(
         walk.list(&running.task, meter);
         ControlFlow::Continue(())
     };
-    Concurrency::new(request.threads).divide(pool, || walk.tasks.next(), || (), list);
+    Concurrency::new(request.threads).divide("walk", || walk.tasks.next(), || (), list);
     walk.list_linked_files();
     let was_sent = walk.outbox.flush().is_ok();
     Ok(WalkEnd {

@@ -120,11 +120,10 @@ impl Batches {
     }
 }
 
-/// Does tasks until their channel ends, on as many threads of `pool` as are worth it; blocks until done.
+/// Does tasks until their channel ends, on as many threads as are worth it; blocks until done.
 ///
 /// With one thread, strictly in order. A closed outcome channel means "stop".
 pub fn process_all(
-    pool: &rayon::ThreadPool,
     concurrency: &Concurrency,
     tasks: Receiver<Vec<Task>>,
     outcomes: &Sender<Vec<Outcome>>,
@@ -135,7 +134,7 @@ pub fn process_all(
     let next = || tasks.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
     let reader = || FileReader::new(cancel.clone());
     let most_ahead = files_ahead(concurrency.threads().most);
-    concurrency.divide(pool, next, reader, |batch, reader, meter| {
+    concurrency.divide("hash", next, reader, |batch, reader, meter| {
         let mut done = Vec::with_capacity(batch.len());
         // Cancelled or not: what is done is written.
         let _ = read_batch(batch, most_ahead, reader, meter, &mut done, progress);

@@ -87,18 +87,14 @@ struct Candidate {
 
 impl ReadAhead {
     /// For a root with this policy, if anything of it is to be read.
-    pub(super) fn start(
-        scanner: &Scanner,
-        policy: HashPolicy,
-        rules: HashRules,
-    ) -> Result<Option<Self>, ScanError> {
+    pub(super) fn start(scanner: &Scanner, policy: HashPolicy, rules: HashRules) -> Option<Self> {
         let stage = match policy {
             HashPolicy::All => Stage::Everything,
             HashPolicy::Candidates => Stage::Size,
-            HashPolicy::None => return Ok(None),
+            HashPolicy::None => return None,
         };
-        Ok(Some(Self {
-            hashing: scanner.start_hashing()?,
+        Some(Self {
+            hashing: scanner.start_hashing(),
             written: WriteBack::new(scanner.workers.batch),
             stage,
             policy,
@@ -114,7 +110,7 @@ impl ReadAhead {
             has_stopped: false,
             progress: Arc::clone(&scanner.progress),
             read_before: scanner.progress.read_bytes.get(),
-        }))
+        })
     }
 
     /// True if the pool has to catch up before more is listed.

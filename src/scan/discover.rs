@@ -9,7 +9,7 @@ use tokio::time::MissedTickBehavior;
 use super::ahead::{ReadAhead, ReadAll};
 use super::process::COMMIT_INTERVAL;
 use super::roots::{locate, why_offline};
-use super::{OpenScan, Processing, Run, ScanError, Scanner, Unread, Walked};
+use super::{OpenScan, Processing, Run, ScanError, Unread, Walked};
 use crate::bridge::run_blocking;
 use crate::discovery::filter::Filter;
 use crate::discovery::named::{NamedRequest, list_named};
@@ -122,12 +122,10 @@ impl Run<'_> {
             own_files: scanner.index.own_files(),
         };
 
-        let pool = Scanner::pool("walk", scanner.workers.walk.most)?;
         let (sender, listings) = mpsc::channel(WAITING_SENDS);
         let (volumes, cancel) = (Arc::clone(&scanner.volumes), scanner.cancel.clone());
         let progress = Arc::clone(&scanner.progress);
-        let walking =
-            run_blocking("walk", move || walk(&request, &volumes, &pool, sender, &cancel, &progress));
+        let walking = run_blocking("walk", move || walk(&request, &volumes, sender, &cancel, &progress));
         self.unread = Unread::Perhaps;
         let mut ahead = if may_read { self.read_ahead(root).await? } else { None };
         let (mut counts, mut directories) = self.write_listings(id, listings, ahead.as_mut()).await?;
@@ -215,7 +213,7 @@ impl Run<'_> {
             return Ok(None);
         }
         let rules = HashRules::of(&self.scanner.index.roots().await?);
-        ReadAhead::start(self.scanner, root.settings.hash, rules)
+        Ok(ReadAhead::start(self.scanner, root.settings.hash, rules))
     }
 
     /// Writes listings as they come, many at once, and commits about every second. Returns what changed,

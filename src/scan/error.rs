@@ -40,9 +40,6 @@ pub enum ScanError {
     /// The list of names could not be read.
     #[error("read the list of files: {0}")]
     Names(#[source] io::Error),
-    /// Threads could not be started.
-    #[error("start threads: {0}")]
-    Threads(#[from] rayon::ThreadPoolBuildError),
     /// A thread died.
     #[error(transparent)]
     Thread(#[from] ThreadFailed),

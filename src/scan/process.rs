@@ -107,7 +107,7 @@ impl Scanner {
         self.progress.total_bytes.add(totals.bytes);
         self.progress.enter(Phase::Processing);
 
-        let Hashing { jobs, mut outcomes, ended, concurrency } = self.start_hashing()?;
+        let Hashing { jobs, mut outcomes, ended, concurrency } = self.start_hashing();
         // Each ends when the channel before it does. If one fails, no more is fed, and so all three end: the reader
         // may be waiting for answers that do not come any more.
         let no_more = Notify::new();
@@ -130,24 +130,17 @@ impl Scanner {
     }
 
     /// Starts the pool that reads and hashes.
-    pub(super) fn start_hashing(&self) -> Result<Hashing, ScanError> {
-        let pool = Self::pool("hash", self.workers.read.most)?;
+    pub(super) fn start_hashing(&self) -> Hashing {
         let concurrency = Arc::new(Concurrency::after(self.workers.read, self.adaptation.get()));
         let (job_sender, jobs) = mpsc::channel(WAITING_BATCHES);
         let (outcome_sender, outcomes) = mpsc::channel(WAITING_BATCHES);
         let (cancel, progress) = (self.cancel.clone(), Arc::clone(&self.progress));
         let (reading, adaptation) = (Arc::clone(&concurrency), Arc::clone(&self.adaptation));
         let ended = run_blocking("hash", move || {
-            process_all(&pool, &reading, jobs, &outcome_sender, &cancel, &progress);
+            process_all(&reading, jobs, &outcome_sender, &cancel, &progress);
             adaptation.set(reading.last_adaptation());
         });
-        Ok(Hashing { jobs: job_sender, outcomes, ended: Box::pin(ended), concurrency })
-    }
-
-    /// A pool of named threads; one thread works strictly in order.
-    pub(super) fn pool(name: &'static str, threads: usize) -> Result<rayon::ThreadPool, ScanError> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
-        Ok(pool.thread_name(move |index| format!("{name}-{index}")).build()?)
+        Hashing { jobs: job_sender, outcomes, ended: Box::pin(ended), concurrency }
     }
 
     /// The mounts that lead to a volume of the index at this moment.

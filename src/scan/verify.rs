@@ -419,7 +419,7 @@ impl Verification<'_> {
         scanner.progress.total_bytes.add(totals.bytes);
         scanner.progress.enter(Phase::Processing);
         let before = report.counts.files_seen;
-        let Hashing { jobs, outcomes, ended, concurrency } = scanner.start_hashing()?;
+        let Hashing { jobs, outcomes, ended, concurrency } = scanner.start_hashing();
         let (fed, sorted, hashed) = tokio::join!(
             feed(chosen, jobs, &concurrency, &scanner.cancel),
             self.sort(what == Rereading::OnRecord, outcomes, report),
