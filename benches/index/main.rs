@@ -151,15 +151,7 @@ async fn steps(index: &dyn Index, files: u64) -> Vec<Step> {
         let mut chosen = world.choose(stage).await;
         note(choose, files, began);
         let began = Instant::now();
-        let mut written = 0;
-        loop {
-            let outcomes = chosen.answer().await;
-            if outcomes.is_empty() {
-                break;
-            }
-            written += outcomes.len() as u64;
-            world.write_back(outcomes).await;
-        }
+        let written = world.answer(&mut chosen).await;
         note(process, written, began);
     }
     let began = Instant::now();
@@ -175,15 +167,12 @@ async fn steps(index: &dyn Index, files: u64) -> Vec<Step> {
         }
         let directory = world.change_one(is_expected).await;
         let began = Instant::now();
-        let mut chosen = world.choose_in(Stage::Size, directory).await;
+        let mut chosen = world.choose_in(Stage::Size, directory.clone()).await;
         note(name, 1, began);
-        loop {
-            let outcomes = chosen.answer().await;
-            if outcomes.is_empty() {
-                break;
-            }
-            world.write_back(outcomes).await;
-        }
+        world.answer(&mut chosen).await;
+        // As a scan does: what is left to be read would keep the groups from being kept.
+        let mut chosen = world.choose_in(Stage::Sample, directory).await;
+        world.answer(&mut chosen).await;
     }
     let began = Instant::now();
     world.writer.settle().await.unwrap();

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dupfind::index::{Index, Writer};
+use dupfind::index::{Index, PendingReader, Writer};
 use dupfind::model::path::VolumePath;
 use dupfind::model::pending::{Outcome, Scope, Stage};
 use dupfind::model::scan::{RootId, ScanKind};
@@ -81,6 +81,19 @@ impl World {
         Chosen { pending: self.writer.pending(stage, &scope, &self.mounts).await.unwrap(), files: self.files }
     }
 
+    /// Answers all that was chosen, and writes that back; returns how many files these were.
+    pub(crate) async fn answer(&mut self, chosen: &mut Chosen) -> u64 {
+        let mut written = 0;
+        loop {
+            let outcomes = chosen.answer().await;
+            if outcomes.is_empty() {
+                return written;
+            }
+            written += outcomes.len() as u64;
+            self.write_back(outcomes).await;
+        }
+    }
+
     pub(crate) async fn write_back(&mut self, outcomes: Vec<Outcome>) {
         self.writer.write_outcomes(outcomes).await.unwrap();
         self.writer.commit().await.unwrap();
@@ -89,7 +102,7 @@ impl World {
 
 /// What is to be read in a stage.
 pub(crate) struct Chosen {
-    pending: Box<dyn dupfind::index::PendingReader>,
+    pending: Box<dyn PendingReader>,
     files: u64,
 }
 

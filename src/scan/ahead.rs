@@ -36,6 +36,10 @@ const MOST_LINKED: usize = 64 * 1024;
 /// Files that are put off at once.
 const MOST_PUT_OFF: usize = 64 * 1024;
 
+/// Bytes of large files that are read without asking the index for them. More take so long that choosing them does not
+/// count, and others may come to share the work.
+const MOST_FORESEEN_BYTES: u64 = 16 * 1024 * 1024 * 1024;
+
 /// Files that are read while others are still being found.
 pub(super) struct ReadAhead {
     hashing: Hashing,
@@ -294,8 +298,11 @@ impl ReadAhead {
         }
         ended.await?;
         let mut unread = Unread::Sampled;
-        if let Some(shared) = self.sampled.into_shared().filter(|_| !self.leaves_the_rest) {
-            scanner.read_pending(Box::new(Foreseen(shared)), &mut self.written, writer).await?;
+        let shared = self.sampled.into_shared().map(Foreseen);
+        if let Some(shared) = shared.filter(|shared| shared.totals().bytes <= MOST_FORESEEN_BYTES)
+            && writer.is_alone().await?
+        {
+            scanner.read_pending(Box::new(shared), &mut self.written, writer).await?;
             unread = Unread::Nothing;
         }
         let counts = self.written.finish(writer).await?;
