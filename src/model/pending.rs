@@ -87,6 +87,11 @@ impl Job {
         Outcome { key: name.key, expected: stamp, finding, stage, lease, known }
     }
 
+    /// What became of it, for each of its names.
+    pub fn outcomes(&self, finding: &Finding) -> impl Iterator<Item = Outcome> {
+        self.names.iter().map(|name| self.outcome(name.clone(), finding.clone()))
+    }
+
     /// The bytes that are read for it.
     pub fn bytes_to_read(&self) -> u64 {
         if self.is_sampled() { SAMPLE_BYTES } else { self.stamp.size }

@@ -7,6 +7,7 @@
 //! read whole at once), and of those only files that share size *and* sample are read whole, side by side
 //! if they come from memory.
 
+mod many;
 pub mod pool;
 pub mod read;
 pub mod twins;

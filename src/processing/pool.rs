@@ -138,6 +138,7 @@ pub fn process_all(
         let mut done = Vec::with_capacity(batch.len());
         // Cancelled or not: what is done is written.
         let _ = read_batch(batch, most_ahead, reader, meter, &mut done, progress);
+        reader.hash_gathered(&mut done);
         match outcomes.blocking_send(done) {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
@@ -158,7 +159,10 @@ fn read_batch(
     while let Some(task) = batch.pop_front() {
         let amount = Amount::of(task.jobs());
         match task {
-            Task::One(job) => reader.process(job, meter, done)?,
+            Task::One(job) => {
+                let begun = reader.begin(job);
+                reader.finish(begun, meter, done)?;
+            }
             Task::Twins(jobs) => reader.process_twins(jobs, meter, done)?,
         }
         amount.note_done(progress);
@@ -196,6 +200,7 @@ mod tests {
         let (mut done, progress) = (Vec::new(), Progress::default());
         let mut reader = FileReader::new(Cancel::default());
         let read = read_batch(tasks, most_ahead, &mut reader, &mut concurrency.meter(), &mut done, &progress);
+        reader.hash_gathered(&mut done);
         assert!(read.is_some());
         assert_eq!(progress.done_files.get(), done.len() as u64);
         let in_words = |outcome: Outcome| {

@@ -3,12 +3,14 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::many;
 use crate::cancel::Cancel;
 use crate::concurrency::Meter;
 use crate::model::digest::{Digest, Sample, first_half};
@@ -23,6 +25,9 @@ use crate::os::{self, Directory};
 pub(super) const BUFFER: usize = 256 * 1024;
 const _: () = assert!(BUFFER as u64 >= SMALL_FILE);
 
+/// Bytes of small files that are hashed together: a few dozen files, which stay in the cache of a processor.
+const GATHERED: usize = 128 * 1024;
+
 /// Of a larger file the system reads ahead by itself, and better: what it is asked for comes in single pages, of which
 /// Linux puts no more than 1 MiB into a request, and what it foresees in large folios and requests of 4 MiB.
 const MOST_EXPECTED: u64 = 1024 * 1024;
@@ -31,6 +36,10 @@ const MOST_EXPECTED: u64 = 1024 * 1024;
 #[derive(Debug)]
 pub struct FileReader {
     pub(super) buffer: Vec<u8>,
+    /// What small files hold that are to be hashed together, and how many bytes of it there are.
+    contents: Vec<u8>,
+    gathered_bytes: usize,
+    gathered: Vec<(Job, Content)>,
     /// The directory of the last file: the next one is mostly in it, too.
     directory: Option<(Arc<Path>, Directory)>,
     /// Of that directory.
@@ -62,6 +71,22 @@ pub struct Begun {
     opened: Result<Opened, Stop>,
 }
 
+/// What a file was found to hold.
+enum Found {
+    Known(Finding),
+    /// Content that is to be hashed with that of others.
+    Gathered(Content),
+}
+
+/// The content of a small file that was the same before and after it was read.
+#[derive(Debug)]
+struct Content {
+    /// Where it is among the contents.
+    bytes: Range<usize>,
+    ctime: Nanos,
+    racy: bool,
+}
+
 /// A read that ended early.
 #[derive(Debug)]
 pub(super) enum Stop {
@@ -82,6 +107,9 @@ impl FileReader {
     pub fn new(cancel: Cancel) -> Self {
         Self {
             buffer: vec![0; BUFFER],
+            contents: vec![0; GATHERED],
+            gathered: Vec::new(),
+            gathered_bytes: 0,
             directory: None,
             clock: Clock::Unknown,
             takes_as_listed: true,
@@ -96,7 +124,9 @@ impl FileReader {
     /// file by now: only what was read holds for all names.
     pub fn process(&mut self, job: Job, meter: &mut Meter<'_>, outcomes: &mut Vec<Outcome>) -> Option<()> {
         let begun = self.begin(job);
-        self.finish(begun, meter, outcomes)
+        self.finish(begun, meter, outcomes)?;
+        self.hash_gathered(outcomes);
+        Some(())
     }
 
     /// Opens a file to be read soon, and asks for its content.
@@ -108,33 +138,54 @@ impl FileReader {
         begun
     }
 
-    fn begin(&mut self, job: Job) -> Begun {
+    /// Opens a file to be read at once.
+    pub fn begin(&mut self, job: Job) -> Begun {
         let opened = self.open_as_listed(&job, &job.names[0]);
         Begun { job, opened }
     }
 
-    /// Goes on with a file that is open: see [`process`](Self::process).
+    /// Goes on with a file that is open: see [`process`](Self::process). What became of a small one is added by
+    /// [`hash_gathered`](Self::hash_gathered).
     pub fn finish(&mut self, begun: Begun, meter: &mut Meter<'_>, outcomes: &mut Vec<Outcome>) -> Option<()> {
         let Begun { mut job, opened } = begun;
         let mut opened = Some(opened);
         let before = outcomes.len();
-        let mut found: Option<Finding> = None;
-        for name in std::mem::take(&mut job.names) {
-            let finding = match &found {
-                Some(finding) => finding.clone(),
-                None => match self.find(&job, &name, opened.take(), meter) {
-                    Ok(finding) => found.insert(finding).clone(),
-                    Err(Stop::Changed(now)) => Finding::Changed(now),
-                    Err(Stop::Failed(problem)) => Finding::Failed(problem),
-                    Err(Stop::Cancelled) => {
-                        outcomes.truncate(before);
-                        return None;
+        if self.gathered_bytes + many::SMALL > GATHERED {
+            self.hash_gathered(outcomes);
+        }
+        let mut names = std::mem::take(&mut job.names).into_iter();
+        while let Some(name) = names.next() {
+            let problem = match self.find(&job, &name, opened.take(), meter) {
+                Ok(found) => {
+                    // It holds for the names that are left, too.
+                    job.names = std::iter::once(name).chain(names).collect();
+                    match found {
+                        Found::Known(finding) => outcomes.extend(job.outcomes(&finding)),
+                        Found::Gathered(content) => self.gathered.push((job, content)),
                     }
-                },
+                    break;
+                }
+                Err(Stop::Changed(now)) => Finding::Changed(now),
+                Err(Stop::Failed(problem)) => Finding::Failed(problem),
+                Err(Stop::Cancelled) => {
+                    outcomes.truncate(before);
+                    return None;
+                }
             };
-            outcomes.push(job.outcome(name, finding));
+            outcomes.push(job.outcome(name, problem));
         }
         Some(())
+    }
+
+    /// Hashes the small files that were read, and adds what became of them.
+    pub fn hash_gathered(&mut self, outcomes: &mut Vec<Outcome>) {
+        let contents: Vec<&[u8]> =
+            self.gathered.iter().map(|(_, content)| &self.contents[content.bytes.clone()]).collect();
+        let digests = many::hash_many(&contents);
+        for ((job, Content { ctime, racy, .. }), digest) in self.gathered.drain(..).zip(digests) {
+            outcomes.extend(job.outcomes(&Finding::Hashed { digest, sample: None, ctime, racy }));
+        }
+        self.gathered_bytes = 0;
     }
 
     fn find(
@@ -143,7 +194,7 @@ impl FileReader {
         name: &PendingName,
         opened: Option<Result<Opened, Stop>>,
         meter: &mut Meter<'_>,
-    ) -> Result<Finding, Stop> {
+    ) -> Result<Found, Stop> {
         let opened = opened.unwrap_or_else(|| self.open_as_listed(job, name))?;
         match self.read(job, &opened, meter) {
             Err(stop @ (Stop::Changed(_) | Stop::Failed(_))) if opened.device.is_none() => {
@@ -157,17 +208,37 @@ impl FileReader {
         }
     }
 
-    fn read(&mut self, job: &Job, opened: &Opened, meter: &mut Meter<'_>) -> Result<Finding, Stop> {
+    fn read(&mut self, job: &Job, opened: &Opened, meter: &mut Meter<'_>) -> Result<Found, Stop> {
         if job.is_sampled() {
             let sample = self.sample(opened, meter)?;
             let (ctime, racy) = opened.is_still_the_same()?;
-            return Ok(Finding::Sampled { sample, ctime, racy });
+            return Ok(Found::Known(Finding::Sampled { sample, ctime, racy }));
+        }
+        if opened.size() <= many::SMALL as u64 {
+            return self.gather(opened, meter).map(Found::Gathered);
         }
         if meter.waits() {
             opened.forget_sample();
         }
         let digest = self.hash_rest(opened, blake3::Hasher::new(), 0, meter)?;
-        self.hashed(opened, digest, meter)
+        self.hashed(opened, digest, meter).map(Found::Known)
+    }
+
+    /// Reads a small file, to be hashed with others.
+    fn gather(&mut self, opened: &Opened, meter: &mut Meter<'_>) -> Result<Content, Stop> {
+        if self.cancel.is_requested() {
+            return Err(Stop::Cancelled);
+        }
+        let from = self.gathered_bytes;
+        let bytes = from..from + usize::try_from(opened.size()).unwrap_or_default();
+        match opened.read_exactly(&mut self.contents[bytes.clone()], 0, meter) {
+            // Truncated; the stat that follows tells.
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error.into()),
+            Ok(()) | Err(_) => {}
+        }
+        let (ctime, racy) = opened.is_still_the_same()?;
+        self.gathered_bytes = bytes.end;
+        Ok(Content { bytes, ctime, racy })
     }
 
     /// What is found if the whole of a file has this hash.

@@ -87,7 +87,7 @@ impl FileReader {
         for ((job, opened), digest) in jobs.into_iter().zip(&opened).zip(hashed) {
             match digest.and_then(|digest| self.hashed(opened, digest, meter)) {
                 Ok(finding) => {
-                    outcomes.extend(job.names.iter().map(|name| job.outcome(name.clone(), finding.clone())));
+                    outcomes.extend(job.outcomes(&finding));
                 }
                 Err(Stop::Cancelled) => return None,
                 Err(_) => alone.push(job),
