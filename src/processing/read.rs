@@ -26,7 +26,7 @@ pub(super) const BUFFER: usize = 256 * 1024;
 const _: () = assert!(BUFFER as u64 >= SMALL_FILE);
 
 /// Bytes of small files that are hashed together: a few dozen files, which stay in the cache of a processor.
-const GATHERED: usize = 128 * 1024;
+const GATHERED: usize = 64 * 1024;
 
 /// Of a larger file the system reads ahead by itself, and better: what it is asked for comes in single pages, of which
 /// Linux puts no more than 1 MiB into a request, and what it foresees in large folios and requests of 4 MiB.
