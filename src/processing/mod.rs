@@ -8,6 +8,7 @@
 //! if they come from memory.
 
 mod many;
+mod opened;
 pub mod pool;
 pub mod read;
 pub mod twins;

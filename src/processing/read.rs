@@ -5,12 +5,11 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::many;
+use super::opened::{Opened, Stop, places_of_sample};
 use crate::cancel::Cancel;
 use crate::concurrency::Meter;
 use crate::model::digest::{Digest, Sample, first_half};
@@ -28,10 +27,6 @@ const _: () = assert!(BUFFER as u64 >= SMALL_FILE);
 /// Bytes of small files that are hashed together: a few dozen files, which stay in the cache of a processor.
 const GATHERED: usize = 64 * 1024;
 
-/// Of a larger file the system reads ahead by itself, and better: what it is asked for comes in single pages, of which
-/// Linux puts no more than 1 MiB into a request, and what it foresees in large folios and requests of 4 MiB.
-const MOST_EXPECTED: u64 = 1024 * 1024;
-
 /// Reads files; one for each thread, so that the buffer is reused.
 #[derive(Debug)]
 pub struct FileReader {
@@ -47,20 +42,6 @@ pub struct FileReader {
     /// Whether files of that directory have been what they were listed as, so far.
     takes_as_listed: bool,
     pub(super) cancel: Cancel,
-}
-
-/// A file that is open.
-#[derive(Debug)]
-pub(super) struct Opened {
-    file: File,
-    /// What it was when it was looked at, or else what it was listed as.
-    stamp: Stamp,
-    /// What its inode is told apart by (see [`Stamp::of`]), if it was looked at.
-    device: Option<u64>,
-    clock: Clock,
-    from: Nanos,
-    /// True if the system was asked for its content before it was needed.
-    is_expected: bool,
 }
 
 /// A file that is about to be read.
@@ -85,21 +66,6 @@ struct Content {
     bytes: Range<usize>,
     ctime: Nanos,
     racy: bool,
-}
-
-/// A read that ended early.
-#[derive(Debug)]
-pub(super) enum Stop {
-    Cancelled,
-    /// The file is not what the index knows, or changed under the reader; this is what it is now.
-    Changed(Stamp),
-    Failed(Problem),
-}
-
-impl From<io::Error> for Stop {
-    fn from(error: io::Error) -> Self {
-        Self::Failed(Problem::of(&error))
-    }
 }
 
 impl FileReader {
@@ -335,12 +301,10 @@ impl FileReader {
             if self.cancel.is_requested() {
                 return Err(Stop::Cancelled);
             }
-            let asked = Instant::now();
-            match opened.file.read_at(&mut self.buffer, read) {
+            match opened.read_some(&mut self.buffer, read, meter) {
                 // Truncated; the stat that follows tells.
                 Ok(0) => break,
                 Ok(length) => {
-                    opened.note(asked, length, meter);
                     hasher.update(&self.buffer[..length]);
                     read += length as u64;
                 }
@@ -368,86 +332,6 @@ impl FileReader {
         }
         Ok(Sample(first_half(&hasher.finalize())))
     }
-}
-
-impl Opened {
-    /// Its size in bytes, when it was opened.
-    pub(super) fn size(&self) -> u64 {
-        self.stamp.size
-    }
-
-    /// True if it has a sample.
-    fn is_large(&self) -> bool {
-        self.size() > SMALL_FILE
-    }
-
-    /// Fills a buffer from an offset on.
-    pub(super) fn read_exactly(
-        &self,
-        buffer: &mut [u8],
-        offset: u64,
-        meter: &mut Meter<'_>,
-    ) -> io::Result<()> {
-        let asked = Instant::now();
-        self.file.read_exact_at(buffer, offset)?;
-        self.note(asked, buffer.len(), meter);
-        Ok(())
-    }
-
-    fn note(&self, asked: Instant, length: usize, meter: &mut Meter<'_>) {
-        if self.is_expected {
-            meter.note_expected(length as u64);
-        } else {
-            meter.note(asked.elapsed(), length as u64);
-        }
-    }
-
-    /// Asks the system for what will be read.
-    fn expect(&mut self, is_sampled: bool, buffer: &mut [u8]) {
-        if is_sampled {
-            let [_, middle, end] = places_of_sample(self.size());
-            // As if the rest were to follow: if it is to, the system knows (see `forget_sample`).
-            os::begin_to_read(&self.file, &mut buffer[..SAMPLE_PIECE]);
-            for offset in [middle, end] {
-                os::expect_to_read(&self.file, offset, SAMPLE_PIECE as u64);
-            }
-        } else if self.size() <= MOST_EXPECTED {
-            os::expect_to_read(&self.file, 0, self.size());
-        } else {
-            return;
-        }
-        self.is_expected = true;
-    }
-
-    /// Makes the system forget what a sample left in memory of the middle and the end: pages that are there already stand
-    /// in the way of large ones, and small requests cost a disk a quarter of its time. Where the beginning was read, not asked
-    /// for, stands the mark from which reading on is foreseen (Linux 6.18, `page_cache_async_ra`).
-    fn forget_sample(&self) {
-        if !self.is_large() || self.is_expected {
-            return;
-        }
-        let [_, middle, end] = places_of_sample(self.size());
-        for offset in [middle, end] {
-            os::forget_cached(&self.file, offset..offset + SAMPLE_PIECE as u64);
-        }
-    }
-
-    /// Looks whether it changed while it was read; returns its ctime, and whether it may have changed without
-    /// showing it: see [`Stamp::is_racy`].
-    fn is_still_the_same(&self) -> Result<(Nanos, bool), Stop> {
-        let stat = os::stat_open(&self.file)?;
-        let after = Stamp::of(&stat, self.device.unwrap_or(stat.device));
-        if after != self.stamp {
-            return Err(Stop::Changed(after));
-        }
-        Ok((after.ctime, after.is_racy(self.from, Nanos::now(), self.clock)))
-    }
-}
-
-/// Where the three places of a file larger than a sample begin.
-fn places_of_sample(size: u64) -> [u64; 3] {
-    let piece = SAMPLE_PIECE as u64;
-    [0, (size - piece) / 2, size - piece]
 }
 
 #[cfg(test)]

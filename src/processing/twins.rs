@@ -7,8 +7,9 @@
 
 use std::collections::HashMap;
 
+use super::opened::{Opened, Stop};
 use super::pool::Task;
-use super::read::{BUFFER, FileReader, Opened, Stop};
+use super::read::{BUFFER, FileReader};
 use crate::concurrency::{Concurrency, Meter};
 use crate::model::digest::Digest;
 use crate::model::pending::{Job, Outcome};

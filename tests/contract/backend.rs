@@ -260,7 +260,7 @@ pub(crate) fn paths(job: &Job) -> Vec<String> {
 }
 
 pub(crate) fn outcomes(job: &Job, finding: &Finding) -> Vec<Outcome> {
-    job.names.iter().map(|name| job.outcome(name.clone(), finding.clone())).collect()
+    job.outcomes(finding).collect()
 }
 
 pub(crate) fn hashed(content: u8) -> Finding {
