@@ -1,71 +1,134 @@
 //! BLAKE3 of many small files at once.
 //!
 //! BLAKE3 cuts a file into chunks of 1 KiB, and the vector instructions of a processor take up to sixteen chunks in hardly
-//! more time than one. A small file has but a few, so the chunks of several files are taken together, and each file's are
-//! joined to its own tree (section 2.1 of the [BLAKE3 paper](https://github.com/BLAKE3-team/BLAKE3-specs)): the hashes are the
-//! same as of one file after the other. All that is computed is computed by the `blake3` crate. What takes chunks of several
+//! more time than one. A small file has but a few, so the chunks of several files are taken together, and so is what joins
+//! them to each file's own tree (section 2.1 of the [BLAKE3 paper](https://github.com/BLAKE3-team/BLAKE3-specs)): the hashes
+//! are the same as of one file after the other. All that is computed is computed by the `blake3` crate. What takes several
 //! inputs is a part of it that is public but not promised to stay, so the crate's version is pinned; a promised one is under
 //! way ([BLAKE3 #575](https://github.com/BLAKE3-team/BLAKE3/pull/575)).
+//!
+//! The crate's own inputs lie side by side, and its assembly for AVX2 and AVX-512 relies on that: of two to four inputs, up
+//! to 48 bytes behind the first are read, too (and not used). So what is handed over here always lies in one buffer, in
+//! ascending order: behind the first there are the others.
 
-use blake3::hazmat::{ChainingValue, HasherExt as _, Mode, merge_subtrees_non_root, merge_subtrees_root};
-use blake3::platform::Platform;
-use blake3::{CHUNK_LEN, Hasher, IncrementCounter, OUT_LEN};
+use std::ops::Range;
+
+use blake3::platform::{Platform, le_bytes_from_words_32};
+use blake3::{BLOCK_LEN, CHUNK_LEN, IncrementCounter, OUT_LEN};
 
 use crate::model::digest::Digest;
 
 /// Inputs of at most this many bytes gain from being hashed together: with sixteen chunks of its own, one is as fast alone.
 pub(super) const SMALL: usize = 8 * CHUNK_LEN;
 
-/// What a chunk begins with (table 1 of the paper), and the flags of its first and its last block (table 3).
+/// What a chunk and a parent begin with (table 1 of the paper).
 const IV: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
+
+/// What a block is (table 3): the first or the last of a chunk, two values to be joined, or what the hash is made of.
 const CHUNK_START: u8 = 1;
 const CHUNK_END: u8 = 2;
+const PARENT: u8 = 4;
+const ROOT: u8 = 8;
 
-/// BLAKE3 of each input.
-pub(super) fn hash_many(inputs: &[&[u8]]) -> Vec<Digest> {
-    let mut trees: Vec<Vec<ChainingValue>> = vec![Vec::new(); inputs.len()];
+/// BLAKE3 of each file: where it is among the contents, one behind the other.
+pub(super) fn hash_many(contents: &[u8], files: &[Range<usize>]) -> Vec<Digest> {
+    assert!(files.is_sorted_by(|one, next| one.end <= next.start), "the module says why");
     let platform = Platform::detect();
-    let (mut places, mut chunks, mut values) = (Vec::new(), Vec::new(), Vec::new());
-    // A chunk knows its place in its file, so those of one place are taken together. An only chunk is the root, and
-    // hashed as such.
-    for number in 0..SMALL / CHUNK_LEN {
-        places.clear();
+    // The values of each file's chunks, then of what joins them; in the end its hash.
+    let mut end = 0;
+    let place_of_values = |file: &Range<usize>| {
+        let start = end;
+        end += file.len().div_ceil(CHUNK_LEN).max(1) * OUT_LEN;
+        start..end
+    };
+    let mut trees: Vec<Range<usize>> = files.iter().map(place_of_values).collect();
+    let mut values = vec![0; end];
+    hash_whole_chunks(platform, contents, files, &trees, &mut values);
+    for (file, tree) in files.iter().zip(&trees) {
+        let is_root = tree.len() == OUT_LEN;
+        let whole = if is_root { 0 } else { file.len() / CHUNK_LEN };
+        if let Some(value) = values[tree.clone()].as_chunks_mut().0.get_mut(whole) {
+            let last = &contents[file.clone()][whole * CHUNK_LEN..];
+            *value = hash_last_chunk(platform, last, whole as u64, if is_root { ROOT } else { 0 });
+        }
+    }
+    while join(platform, &mut values, &mut trees, PARENT, |tree| tree.len() > BLOCK_LEN) {}
+    join(platform, &mut values, &mut trees, PARENT | ROOT, |tree| tree.len() == BLOCK_LEN);
+    trees.into_iter().map(|hash| Digest(values[hash].try_into().expect("one value is left"))).collect()
+}
+
+/// The values of all chunks that are whole, but of an only one: that is the root.
+fn hash_whole_chunks(
+    platform: Platform,
+    contents: &[u8],
+    files: &[Range<usize>],
+    trees: &[Range<usize>],
+    values: &mut [u8],
+) {
+    let most = files.iter().map(|file| file.len() / CHUNK_LEN).max().unwrap_or_default();
+    let (mut owners, mut chunks, mut hashed) = (Vec::new(), Vec::new(), Vec::new());
+    // A chunk knows its place in its file, so those of one place are taken together.
+    for number in 0..most {
+        owners.clear();
         chunks.clear();
-        for (place, input) in inputs.iter().enumerate().filter(|(_, input)| input.len() > CHUNK_LEN) {
-            if let Some(chunk) = input.as_chunks::<CHUNK_LEN>().0.get(number) {
-                places.push(place);
+        for (file, tree) in files.iter().zip(trees).filter(|(file, _)| file.len() > CHUNK_LEN) {
+            if let Some(chunk) = contents[file.clone()].as_chunks::<CHUNK_LEN>().0.get(number) {
+                owners.push(tree.start + number * OUT_LEN);
                 chunks.push(chunk);
             }
         }
-        values.resize(chunks.len() * OUT_LEN, 0);
+        hashed.resize(chunks.len() * OUT_LEN, 0);
         let no = IncrementCounter::No;
-        platform.hash_many(&chunks, &IV, number as u64, no, 0, CHUNK_START, CHUNK_END, &mut values);
-        for (place, value) in places.iter().zip(values.as_chunks::<OUT_LEN>().0) {
-            trees[*place].push(*value);
+        platform.hash_many(&chunks, &IV, number as u64, no, 0, CHUNK_START, CHUNK_END, &mut hashed);
+        for (owner, value) in owners.iter().zip(hashed.as_chunks::<OUT_LEN>().0) {
+            values[*owner..][..OUT_LEN].copy_from_slice(value);
         }
     }
-    inputs.iter().zip(trees).map(|(input, tree)| Digest(*root(input, tree).as_bytes())).collect()
 }
 
-/// The hash of an input of whose first chunks the values are known.
-fn root(input: &[u8], mut tree: Vec<ChainingValue>) -> blake3::Hash {
-    let known = tree.len() * CHUNK_LEN;
-    if tree.is_empty() || input.len() > SMALL {
-        return blake3::hash(input);
+/// The value of a chunk that is not whole, or the only one: its blocks depend on each other.
+fn hash_last_chunk(platform: Platform, chunk: &[u8], number: u64, root: u8) -> [u8; OUT_LEN] {
+    let mut value = IV;
+    // One that is empty still has a block.
+    let last = chunk.len().saturating_sub(1) / BLOCK_LEN;
+    for place in 0..=last {
+        let bytes = &chunk[place * BLOCK_LEN..chunk.len().min((place + 1) * BLOCK_LEN)];
+        let mut block = [0; BLOCK_LEN];
+        block[..bytes.len()].copy_from_slice(bytes);
+        let length = u8::try_from(bytes.len()).expect("a block has 64 bytes");
+        let start = if place == 0 { CHUNK_START } else { 0 };
+        let end = if place == last { CHUNK_END | root } else { 0 };
+        platform.compress_in_place(&mut value, &block, length, number, start | end);
     }
-    if known < input.len() {
-        let last = Hasher::new().set_input_offset(known as u64).update(&input[known..]).finalize_non_root();
-        tree.push(last);
+    le_bytes_from_words_32(&value)
+}
+
+/// Joins neighbours in some of the trees; false if there are none. A value without a neighbour stays as it is.
+fn join(
+    platform: Platform,
+    values: &mut [u8],
+    trees: &mut [Range<usize>],
+    flags: u8,
+    is_joined: impl Fn(&Range<usize>) -> bool,
+) -> bool {
+    let pairs: Vec<&[u8; BLOCK_LEN]> = trees
+        .iter()
+        .filter(|tree| is_joined(tree))
+        .flat_map(|tree| values[tree.clone()].as_chunks().0)
+        .collect();
+    let mut joined = vec![0; pairs.len() * OUT_LEN];
+    platform.hash_many(&pairs, &IV, 0, IncrementCounter::No, flags, 0, 0, &mut joined);
+    let mut rest = joined.as_slice();
+    for tree in trees.iter_mut().filter(|tree| is_joined(tree)) {
+        let pairs = tree.len() / BLOCK_LEN;
+        let (own, others) = rest.split_at(pairs * OUT_LEN);
+        values[tree.start..][..own.len()].copy_from_slice(own);
+        values.copy_within(tree.start + pairs * BLOCK_LEN..tree.end, tree.start + own.len());
+        tree.end -= own.len();
+        rest = others;
     }
-    while tree.len() > 2 {
-        let join = |pair: &[ChainingValue]| match pair {
-            [left, right] => merge_subtrees_non_root(left, right, Mode::Hash),
-            alone => alone[0],
-        };
-        tree = tree.chunks(2).map(join).collect();
-    }
-    merge_subtrees_root(&tree[0], &tree[1], Mode::Hash)
+    !joined.is_empty()
 }
 
 #[cfg(test)]
@@ -74,15 +137,22 @@ mod tests {
 
     #[test]
     fn the_hashes_are_those_of_one_after_the_other() {
-        let mut bytes = vec![0; SMALL + 100];
-        Hasher::new().finalize_xof().fill(&mut bytes);
         let lengths: Vec<usize> = (0..=SMALL + 65).collect();
+        let mut bytes = vec![0; 100 * (SMALL + 100)];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
         for together in [1, 2, 5, 16, 64, 100] {
             for lengths in lengths.chunks(together) {
-                let inputs: Vec<&[u8]> =
-                    lengths.iter().map(|length| &bytes[length % 35..][..*length]).collect();
-                for (input, digest) in inputs.iter().zip(hash_many(&inputs)) {
-                    assert_eq!(digest.0, *blake3::hash(input).as_bytes(), "{} bytes", input.len());
+                let mut end = 0;
+                let place = |length: &usize| {
+                    // Some have others at once behind them.
+                    let start = end + length % 3;
+                    end = start + length;
+                    start..end
+                };
+                let files: Vec<Range<usize>> = lengths.iter().map(place).collect();
+                for (file, digest) in files.iter().zip(hash_many(&bytes[..end], &files)) {
+                    let alone = blake3::hash(&bytes[file.clone()]);
+                    assert_eq!(digest.0, *alone.as_bytes(), "{} bytes", file.len());
                 }
             }
         }

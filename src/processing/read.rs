@@ -145,9 +145,9 @@ impl FileReader {
 
     /// Hashes the small files that were read, and adds what became of them.
     pub fn hash_gathered(&mut self, outcomes: &mut Vec<Outcome>) {
-        let contents: Vec<&[u8]> =
-            self.gathered.iter().map(|(_, content)| &self.contents[content.bytes.clone()]).collect();
-        let digests = many::hash_many(&contents);
+        let files: Vec<Range<usize>> =
+            self.gathered.iter().map(|(_, content)| content.bytes.clone()).collect();
+        let digests = many::hash_many(&self.contents, &files);
         for ((job, Content { ctime, racy, .. }), digest) in self.gathered.drain(..).zip(digests) {
             outcomes.extend(job.outcomes(&Finding::Hashed { digest, sample: None, ctime, racy }));
         }
