@@ -49,7 +49,7 @@ fn a_backend_killed_in_any_phase_costs_nothing() {
     std::fs::create_dir(sandbox.path().join("empty")).unwrap();
     for (phase, writes, is_discovered) in [
         ("insert into directories", "insert on directories", false),
-        ("copy files", "insert on files", false),
+        ("insert into files", "insert on files", false),
         ("update files", "update on files", false),
         // A first scan may read everything while it walks: what waits for hashes must be there before.
         ("null_size (size)", "insert on leases", true),

@@ -84,6 +84,8 @@ pub(super) struct Session {
     silence: Arc<Notify>,
     /// True once the user's patience is over: nothing is tried again.
     has_given_up: Arc<AtomicBool>,
+    /// True while the user knows that the server does not answer: several transactions may wait for it.
+    has_told: Arc<AtomicBool>,
 }
 
 impl Session {
@@ -110,6 +112,7 @@ impl Session {
             options: Arc::new(options),
             silence: Arc::default(),
             has_given_up: Arc::default(),
+            has_told: Arc::default(),
         })
     }
 
@@ -276,7 +279,7 @@ impl<'a> Trouble<'a> {
             });
         }
         // Two transactions that got in each other's way are nothing to tell.
-        if !self.was_told && !error.is_conflict() {
+        if !self.was_told && !error.is_conflict() && !self.session.has_told.swap(true, Ordering::Relaxed) {
             let limit = options.retry_for.as_secs();
             (options.tell)(&format!("{error}; trying again for up to {limit} s"));
             self.was_told = true;
@@ -286,6 +289,14 @@ impl<'a> Trouble<'a> {
             return Err(IndexError::WaitCancelled { holder: "the server to answer".to_owned() });
         }
         Ok(())
+    }
+}
+
+impl Drop for Trouble<'_> {
+    fn drop(&mut self) {
+        if self.was_told {
+            self.session.has_told.store(false, Ordering::Relaxed);
+        }
     }
 }
 

@@ -18,17 +18,31 @@ use crate::model::volume::{Extent, Places};
 /// What is being done, for errors.
 const OPERATION: &str = "count files";
 
-/// $5: true for all directories; $6: the smallest size.
-const GROUP_FIGURES: &str = with_scope!(
-    ", counted as (
-        select size, count(distinct (volume_id, inode)) as files from files
-        where hash is not null and size >= $6::bigint and ($5::bool or directory_id in (select id from scope))
-        group by hash, size having count(*) > 1),
-    grouped as (select size, files from counted where files > 1)
-    select count(*), coalesce(sum(files - 1), 0)::bigint,
-           least(coalesce(sum(size::numeric * (files - 1)), 0), 9223372036854775807)::bigint
-    from grouped"
-);
+/// $5: true for all directories; $6: the smallest size. `$physical`: what tells physical files apart.
+macro_rules! group_figures {
+    ($physical:literal) => {
+        with_scope!(
+            ", counted as (
+                select size, count(distinct ",
+            $physical,
+            ") as files from files
+                where hash is not null and size >= $6::bigint
+                  and ($5::bool or directory_id in (select id from scope))
+                group by hash, size having count(*) > 1),
+            grouped as (select size, files from counted where files > 1)
+            select count(*), coalesce(sum(files - 1), 0)::bigint,
+                   least(coalesce(sum(size::numeric * (files - 1)), 0), 9223372036854775807)::bigint
+            from grouped"
+        )
+    };
+}
+
+const GROUP_FIGURES: &str = group_figures!("(volume_id, inode)");
+
+/// If there is but one volume: numbers are compared in less time than rows are, all groups are found in four fifths of it.
+const GROUP_FIGURES_OF_ONE_VOLUME: &str = group_figures!("inode");
+
+const HAVE_ONE_VOLUME: &str = "select count(*) <= 1 from volumes";
 
 const FILE_FIGURES: &str = with_scope!(
     " select count(*), least(coalesce(sum(size), 0), 9223372036854775807)::bigint, count(problem),
@@ -142,9 +156,12 @@ fn with_groups(counted: Summary, (groups, redundant_files, reclaimable_bytes): (
 }
 
 async fn find_groups(connection: &mut PgConnection, filter: &ReportFilter) -> Result<(u64, u64, u64)> {
+    let failed = || IndexError::during(OPERATION);
+    let have_one = sqlx::query_scalar(HAVE_ONE_VOLUME).fetch_one(&mut *connection).await.map_err(failed())?;
+    let text = if have_one { GROUP_FIGURES_OF_ONE_VOLUME } else { GROUP_FIGURES };
     let under = ScopeArrays::new(filter.under.as_deref().unwrap_or_default());
-    let groups = under.query(GROUP_FIGURES).bind(filter.under.is_none()).bind(to_integer(filter.min_size));
-    let figures = groups.fetch_one(connection).await.map_err(IndexError::during(OPERATION))?;
+    let groups = under.query(text).bind(filter.under.is_none()).bind(to_integer(filter.min_size));
+    let figures = groups.fetch_one(connection).await.map_err(failed())?;
     Ok((figures.count(0)?, figures.count(1)?, figures.count(2)?))
 }
 
