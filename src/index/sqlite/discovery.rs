@@ -70,11 +70,9 @@ const DELETE_CHANGED: Bulk = Bulk {
            or exists (select 1 from contents c where c.file_id = f.id and c.recheck))",
 };
 
-/// With `or fail` SQLite need not be able to take back half of a statement, and copies no page for that. Should one fail, the
-/// transaction is given up.
 const INSERT_FILES: Bulk = Bulk {
     operation: "write files",
-    head: "insert or fail into files (directory_id, name, size, mtime_ns, ctime_ns, inode, volume_id) values ",
+    head: "insert into files (directory_id, name, size, mtime_ns, ctime_ns, inode, volume_id) values ",
     row: "(?,?,?,?,?,?,?)",
     tail: " on conflict (directory_id, name) do nothing",
 };
