@@ -24,15 +24,11 @@ use crate::os::{self, Directory};
 pub(super) const BUFFER: usize = 256 * 1024;
 const _: () = assert!(BUFFER as u64 >= SMALL_FILE);
 
-/// Bytes of small files that are hashed together: a few dozen files, which stay in the cache of a processor.
-const GATHERED: usize = 64 * 1024;
-
 /// Reads files; one for each thread, so that the buffer is reused.
 #[derive(Debug)]
 pub struct FileReader {
-    pub(super) buffer: Vec<u8>,
-    /// What small files hold that are to be hashed together, and how many bytes of it there are.
-    contents: Vec<u8>,
+    /// It begins with what small files hold that are to be hashed together; the rest is free.
+    buffer: Vec<u8>,
     gathered_bytes: usize,
     gathered: Vec<(Job, Content)>,
     /// The directory of the last file: the next one is mostly in it, too.
@@ -73,7 +69,6 @@ impl FileReader {
     pub fn new(cancel: Cancel) -> Self {
         Self {
             buffer: vec![0; BUFFER],
-            contents: vec![0; GATHERED],
             gathered: Vec::new(),
             gathered_bytes: 0,
             directory: None,
@@ -99,7 +94,7 @@ impl FileReader {
     pub fn expect(&mut self, job: Job) -> Begun {
         let mut begun = self.begin(job);
         if let Ok(opened) = &mut begun.opened {
-            opened.expect(begun.job.is_sampled(), &mut self.buffer);
+            opened.expect(begun.job.is_sampled(), self.free());
         }
         begun
     }
@@ -116,7 +111,8 @@ impl FileReader {
         let Begun { mut job, opened } = begun;
         let mut opened = Some(opened);
         let before = outcomes.len();
-        if self.gathered_bytes + many::SMALL > GATHERED {
+        let needed = usize::try_from(job.bytes_to_read()).unwrap_or(usize::MAX).min(BUFFER);
+        if self.gathered_bytes + needed > BUFFER - SAMPLE_PIECE {
             self.hash_gathered(outcomes);
         }
         let mut names = std::mem::take(&mut job.names).into_iter();
@@ -147,11 +143,16 @@ impl FileReader {
     pub fn hash_gathered(&mut self, outcomes: &mut Vec<Outcome>) {
         let files: Vec<Range<usize>> =
             self.gathered.iter().map(|(_, content)| content.bytes.clone()).collect();
-        let digests = many::hash_many(&self.contents, &files);
+        let digests = many::hash_many(&self.buffer, &files);
         for ((job, Content { ctime, racy, .. }), digest) in self.gathered.drain(..).zip(digests) {
             outcomes.extend(job.outcomes(&Finding::Hashed { digest, sample: None, ctime, racy }));
         }
         self.gathered_bytes = 0;
+    }
+
+    /// What of the buffer holds nothing that is still needed: room for a piece of a sample at least.
+    pub(super) fn free(&mut self) -> &mut [u8] {
+        &mut self.buffer[self.gathered_bytes..]
     }
 
     fn find(
@@ -197,7 +198,7 @@ impl FileReader {
         }
         let from = self.gathered_bytes;
         let bytes = from..from + usize::try_from(opened.size()).unwrap_or_default();
-        match opened.read_exactly(&mut self.contents[bytes.clone()], 0, meter) {
+        match opened.read_exactly(&mut self.buffer[bytes.clone()], 0, meter) {
             // Truncated; the stat that follows tells.
             Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error.into()),
             Ok(()) | Err(_) => {}
@@ -301,11 +302,12 @@ impl FileReader {
             if self.cancel.is_requested() {
                 return Err(Stop::Cancelled);
             }
-            match opened.read_some(&mut self.buffer, read, meter) {
+            let buffer = self.free();
+            match opened.read_some(buffer, read, meter) {
                 // Truncated; the stat that follows tells.
                 Ok(0) => break,
                 Ok(length) => {
-                    hasher.update(&self.buffer[..length]);
+                    hasher.update(&buffer[..length]);
                     read += length as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -322,7 +324,7 @@ impl FileReader {
             if self.cancel.is_requested() {
                 return Err(Stop::Cancelled);
             }
-            let buffer = &mut self.buffer[..SAMPLE_PIECE];
+            let buffer = &mut self.free()[..SAMPLE_PIECE];
             match opened.read_exactly(buffer, offset, meter) {
                 Ok(()) => hasher.update(buffer),
                 // Truncated meanwhile; the stat that follows tells.
@@ -368,6 +370,36 @@ mod tests {
                 let Finding::Hashed { digest, sample, racy, .. } = finding else { panic!("{finding:?}") };
                 assert_eq!((digest, racy), (expected, true), "just written, so to be read again");
                 assert_eq!(sample.is_some(), length as u64 > SMALL_FILE);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_gathered_stays_what_it_is_while_larger_files_are_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let lengths = [many::SMALL, 1, 100_000, many::SMALL + 1, BUFFER + 1, 5000];
+        let contents: Vec<Vec<u8>> = (0..200)
+            .map(|number| (0..=250).cycle().skip(number).take(lengths[number % lengths.len()]).collect())
+            .collect();
+        let concurrency = Concurrency::new(Threads::exactly(1));
+        let (mut reader, mut outcomes) = (FileReader::new(Cancel::default()), Vec::new());
+        for (number, content) in contents.iter().enumerate() {
+            let path = directory.path().join(number.to_string());
+            std::fs::write(&path, content).unwrap();
+            let stage = if number % 4 == 0 { Stage::Size } else { Stage::Everything };
+            let begun = reader.expect(job(&path, stage));
+            reader.finish(begun, &mut concurrency.meter(), &mut outcomes).unwrap();
+        }
+        reader.hash_gathered(&mut outcomes);
+        assert_eq!(outcomes.len(), contents.len());
+        for Outcome { key, finding, .. } in outcomes {
+            let number: usize = std::str::from_utf8(&key.name).unwrap().parse().unwrap();
+            match finding {
+                Finding::Hashed { digest, .. } => {
+                    assert_eq!(digest.0, *blake3::hash(&contents[number]).as_bytes(), "{number}");
+                }
+                Finding::Sampled { .. } => assert!(contents[number].len() as u64 > SMALL_FILE),
+                other => panic!("{other:?}"),
             }
         }
     }

@@ -76,6 +76,8 @@ impl FileReader {
         meter: &mut Meter<'_>,
         outcomes: &mut Vec<Outcome>,
     ) -> Option<()> {
+        // They take all of the buffer.
+        self.hash_gathered(outcomes);
         let (mut twins, mut alone) = (Vec::new(), Vec::new());
         for job in jobs {
             match self.open(&job, &job.names[0]) {
@@ -125,7 +127,7 @@ impl FileReader {
     fn hash_piece(&mut self, alike: &mut Alike, twins: &[Opened], meter: &mut Meter<'_>) -> Option<Alike> {
         let first = alike.files[0];
         let length = usize::try_from(twins[first].size() - alike.read).map_or(PIECE, |left| left.min(PIECE));
-        let (piece, other) = self.buffer.split_at_mut(PIECE);
+        let (piece, other) = self.free().split_at_mut(PIECE);
         let (piece, other) = (&mut piece[..length], &mut other[..length]);
         if twins[first].read_exactly(piece, alike.read, meter).is_err() {
             alike.files.remove(0);
