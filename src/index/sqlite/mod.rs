@@ -119,32 +119,45 @@ impl SqliteIndex {
             return Err(IndexError::NotAnIndex(escape_path(path)));
         }
         let index = Self::at(std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf()), on_busy);
-        let is_current = match index.path.try_exists() {
-            Ok(true) => {
-                let mut connection = index.connect().await?;
-                let state = schema_state(&mut connection).await.map_err(IndexError::opening(path))?;
-                connection.close().await.map_err(IndexError::opening(path))?;
-                if state == SchemaState::Foreign {
-                    return Err(IndexError::NotAnIndex(index.location()));
-                }
-                state == SchemaState::Current
-            }
-            _ => false,
+        let connection = match index.open_current().await? {
+            Some(connection) => connection,
+            None => index.migrate().await?,
         };
-        if !is_current {
-            let _lock = WriteLock::acquire(&index.path, &index.on_busy).await?;
-            let mut connection = index.connect().await?;
-            let migrated = migrations::SQLITE.run(&mut connection).await;
-            let closed = connection.close().await;
-            migrated
-                .map_err(|source| IndexError::Schema { index: index.location(), source: source.into() })?;
-            closed.map_err(IndexError::opening(path))?;
-        }
+        index.spare.leave_first(connection);
         Ok(index)
     }
 
+    /// A connection, if the index is there and its schema is up to date.
+    async fn open_current(&self) -> Result<Option<SqliteConnection>> {
+        let failed = || IndexError::opening(&self.path);
+        if !self.path.try_exists().is_ok_and(|exists| exists) {
+            return Ok(None);
+        }
+        let mut connection = self.connect().await?;
+        let state = schema_state(&mut connection).await.map_err(failed())?;
+        if state == SchemaState::Current {
+            return Ok(Some(connection));
+        }
+        connection.close().await.map_err(failed())?;
+        if state == SchemaState::Foreign { Err(IndexError::NotAnIndex(self.location())) } else { Ok(None) }
+    }
+
+    /// Makes the schema, or brings it up to date.
+    async fn migrate(&self) -> Result<SqliteConnection> {
+        let _lock = WriteLock::acquire(&self.path, &self.on_busy).await?;
+        let mut connection = self.connect().await?;
+        if let Err(source) = migrations::SQLITE.run(&mut connection).await {
+            let _ = connection.close().await;
+            return Err(IndexError::Schema { index: self.location(), source: source.into() });
+        }
+        Ok(connection)
+    }
+
     async fn connect(&self) -> Result<SqliteConnection> {
-        self.connect_with_cache(CACHE_KIB).await
+        match self.spare.take_first() {
+            Some(connection) => Ok(connection),
+            None => self.connect_with_cache(CACHE_KIB).await,
+        }
     }
 
     async fn connect_with_cache(&self, kib: &'static str) -> Result<SqliteConnection> {
@@ -311,13 +324,12 @@ impl Index for SqliteIndex {
     }
 
     async fn summary(&self, filter: &ReportFilter) -> Result<Summary> {
-        let mut first = self.connect().await?;
         if filter.is_everything()
-            && let Some((_, kept)) = summary::kept(&mut first).await?
+            && let Some((_, kept)) = self.ask(summary::kept).await?
         {
             return Ok(kept);
         }
-        let mut second = self.connect().await?;
+        let (mut first, mut second) = (self.connect().await?, self.connect().await?);
         let summary = summary::summary(&mut first, &mut second, filter).await;
         for connection in [first, second] {
             connection.close().await.map_err(IndexError::during("close"))?;

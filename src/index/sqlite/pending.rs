@@ -14,7 +14,6 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::convert::HexBytes;
 use super::selection;
-use super::summary::kept;
 use crate::index::convert::{Jobs, PendingRow, digest, read_json, sample, stamp, to_integer, to_json};
 use crate::index::rows::Columns as _;
 use crate::index::{IndexError, PendingReader, Result};
@@ -69,6 +68,20 @@ enum Known {
     Hash,
 }
 
+/// Nothing is pending.
+pub(super) struct NothingPending;
+
+#[async_trait(?Send)]
+impl PendingReader for NothingPending {
+    fn totals(&self) -> PendingTotals {
+        PendingTotals::default()
+    }
+
+    async fn next(&mut self) -> Result<Vec<Job>> {
+        Ok(Vec::new())
+    }
+}
+
 /// Reads the selection of one stage.
 pub(super) struct SqlitePending {
     connection: SqliteConnection,
@@ -87,15 +100,11 @@ impl SqlitePending {
         scope: &Scope,
         mounts: &MountMap,
     ) -> Result<Self> {
-        let mut totals = PendingTotals::default();
-        let mut last = 0;
-        if kept(&mut connection).await?.is_none() {
-            last = selection::fill(&mut connection, stage, scope).await?;
-            totals = count_pending(&mut connection, stage).await?;
-        }
+        let last = to_integer(selection::fill(&mut connection, stage, scope).await?);
+        let totals = count_pending(&mut connection, stage).await?;
         let (mounts, jobs) = (mounts.clone(), Jobs::new(stage, None));
         let known = if stage == Stage::Sample { Known::Sample } else { Known::Nothing };
-        Ok(Self { connection, mounts, totals, position: 0, last: to_integer(last), jobs, known })
+        Ok(Self { connection, mounts, totals, position: 0, last, jobs, known })
     }
 
     /// Files to be read again.

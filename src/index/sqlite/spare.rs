@@ -2,7 +2,7 @@
 //!
 //! To connect takes 0.7 ms: a thread, the pragmas, and the schema, which SQLite reads anew for each connection. A run asks
 //! a dozen questions whose answers take less. A connection is kept only while this process writes: afterwards the file may
-//! be replaced by another.
+//! be replaced by another. The one that opened the index is left for whoever comes first.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,10 +17,29 @@ enum Place {
     /// Nothing is kept.
     #[default]
     Closed,
+    /// That which opened the index.
+    First(SqliteConnection),
     Open(Option<SqliteConnection>),
 }
 
 impl Spare {
+    /// Leaves the connection that opened the index for whoever comes first.
+    pub(super) fn leave_first(&self, connection: SqliteConnection) {
+        *self.place() = Place::First(connection);
+    }
+
+    /// The connection that opened the index, if nobody came yet.
+    pub(super) fn take_first(&self) -> Option<SqliteConnection> {
+        let mut place = self.place();
+        match std::mem::take(&mut *place) {
+            Place::First(connection) => Some(connection),
+            other => {
+                *place = other;
+                None
+            }
+        }
+    }
+
     /// Keeps what is given back from now on, until what is returned is dropped.
     pub(super) fn open(&self) -> OpenSpare {
         *self.place() = Place::Open(None);
@@ -29,9 +48,10 @@ impl Spare {
 
     pub(super) fn take(&self) -> Option<SqliteConnection> {
         match &mut *self.place() {
-            Place::Open(kept) => kept.take(),
-            Place::Closed => None,
+            Place::Open(kept) => return kept.take(),
+            Place::Closed | Place::First(_) => {}
         }
+        self.take_first()
     }
 
     /// Keeps a connection that left no transaction and no temporary table behind; returns it if none is wanted.
@@ -41,7 +61,7 @@ impl Spare {
                 *kept = Some(connection);
                 None
             }
-            Place::Open(Some(_)) | Place::Closed => Some(connection),
+            Place::Open(Some(_)) | Place::Closed | Place::First(_) => Some(connection),
         }
     }
 

@@ -113,14 +113,11 @@ pub(super) async fn kept(connection: &mut SqliteConnection) -> Result<Option<(i6
     kept.map(|(number, text)| Ok((number, read_json(&text)?))).transpose()
 }
 
-/// Counts the whole index. Keeps the figures and the groups, if nothing is left to be read and nothing failed.
-/// Nobody else may be writing.
+/// Counts the whole index, whose figures are not kept. Keeps them and the groups, if nothing is left to be read and nothing
+/// failed. Nobody else may be writing.
 pub(super) async fn keep(index: &SqliteIndex) -> Result<Summary> {
     let failed = || IndexError::during("keep the figures");
     let mut connection = index.connect().await?;
-    if let Some((_, kept)) = kept(&mut connection).await? {
-        return Ok(kept);
-    }
     sqlx::query("begin immediate").execute(&mut connection).await.map_err(failed())?;
     let mut second = index.connect().await?;
     let summary = summary(&mut connection, &mut second, &ReportFilter::default()).await?;

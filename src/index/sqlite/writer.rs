@@ -228,6 +228,9 @@ impl Writer for SqliteWriter {
         scope: &Scope,
         mounts: &MountMap,
     ) -> Result<Box<dyn PendingReader>> {
+        if summary::kept(&mut self.connection).await?.is_some() {
+            return Ok(Box::new(pending::NothingPending));
+        }
         let connection = self.index.connect().await?;
         Ok(Box::new(pending::SqlitePending::select(connection, stage, scope, mounts).await?))
     }
@@ -284,11 +287,16 @@ impl Writer for SqliteWriter {
 
     async fn settle(&mut self) -> Result<Summary> {
         self.commit().await?;
-        self.transaction().await?;
-        // They do not wait for each other, and one alone leaves a core idle.
-        let (made, moved) = tokio::join!(self.hashes.make(&mut self.connection), self.index.empty_log());
-        made.and(moved)?;
-        self.commit().await?;
+        if !self.hashes.is_there() {
+            self.transaction().await?;
+            // They do not wait for each other, and one alone leaves a core idle.
+            let (made, moved) = tokio::join!(self.hashes.make(&mut self.connection), self.index.empty_log());
+            made.and(moved)?;
+            self.commit().await?;
+        }
+        if let Some((_, kept)) = summary::kept(&mut self.connection).await? {
+            return Ok(kept);
+        }
         let (summary, moved) = tokio::join!(summary::keep(&self.index), self.index.empty_log());
         moved.and(summary)
     }
