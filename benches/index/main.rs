@@ -25,7 +25,7 @@ use dupfind::index::lock::OnBusy;
 use dupfind::index::postgres::{PostgresIndex, PostgresOptions};
 use dupfind::index::sqlite::SqliteIndex;
 use dupfind::model::group::ReportFilter;
-use dupfind::model::pending::Stage;
+use dupfind::model::pending::{Stage, Unread};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::runtime::{Builder, LocalOptions};
 
@@ -155,7 +155,7 @@ async fn steps(index: &dyn Index, files: u64) -> Vec<Step> {
         note(process, written, began);
     }
     let began = Instant::now();
-    world.writer.settle().await.unwrap();
+    world.writer.settle(Unread::Perhaps).await.unwrap();
     note("settle", files, began);
     for (name, is_expected) in
         [("choose for one change", false), ("choose for one change, by the index over sizes", true)]
@@ -175,7 +175,7 @@ async fn steps(index: &dyn Index, files: u64) -> Vec<Step> {
         world.answer(&mut chosen).await;
     }
     let began = Instant::now();
-    world.writer.settle().await.unwrap();
+    world.writer.settle(Unread::Perhaps).await.unwrap();
     note("settle after one change", files, began);
     world.writer.close().await.unwrap();
 

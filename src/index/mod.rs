@@ -32,7 +32,7 @@ use crate::model::group::{ProblemRow, ReportFilter, ReportItem, Summary};
 use crate::model::history::{FiguresAt, HistoryFilter, Run};
 use crate::model::listing::{DirectoryId, KnownName, Listing, Move};
 use crate::model::path::VolumePath;
-use crate::model::pending::{ExtentTotals, FileId, Job, Outcome, PendingTotals, Scope, Stage};
+use crate::model::pending::{ExtentTotals, FileId, Job, Outcome, PendingTotals, Scope, Stage, Unread};
 use crate::model::rot::{Ended, HashRange, Rereading, RingPosition, Rot};
 use crate::model::scan::{Root, RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
@@ -335,8 +335,9 @@ pub trait Writer {
     /// much may undo it.
     async fn expect_small_scopes(&mut self) -> Result<()>;
 
-    /// Prepares what was written for reports, and counts it: what a run does once, when it has written its last hash.
-    async fn settle(&mut self) -> Result<Summary>;
+    /// Prepares what was written for reports, and counts it: what a run does once, when it has written its last hash. What is
+    /// known to be nothing need not be counted.
+    async fn settle(&mut self, unread: Unread) -> Result<Summary>;
 
     /// Gives the right back, in good order.
     async fn close(self: Box<Self>) -> Result<()>;

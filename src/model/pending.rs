@@ -50,6 +50,17 @@ pub enum Stage {
     Sample,
 }
 
+/// What the index may still hold to be read when all was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// Nobody knows: the index has to be asked.
+    Perhaps,
+    /// Files of which a sample was read.
+    Sampled,
+    /// Nothing: all whose size is shared was read while it was found.
+    Nothing,
+}
+
 /// Which part of the index is to be completed.
 #[derive(Debug, Clone)]
 pub struct Scope {

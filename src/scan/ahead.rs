@@ -14,11 +14,11 @@ use async_trait::async_trait;
 
 use super::process::{Hashing, WriteBack};
 use super::sampled::Sampled;
-use super::{ScanError, Scanner, Unread};
+use super::{ScanError, Scanner};
 use crate::index::{IndexError, PendingReader, Writer};
 use crate::model::listing::{DirectoryId, Entry, Listing};
 use crate::model::path::VolumePath;
-use crate::model::pending::{FileId, FileKey, Job, Outcome, PendingName, PendingTotals, Stage};
+use crate::model::pending::{FileId, FileKey, Job, Outcome, PendingName, PendingTotals, Stage, Unread};
 use crate::model::rules::HashRules;
 use crate::model::scan::ScanCounts;
 use crate::model::settings::HashPolicy;

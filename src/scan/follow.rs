@@ -14,6 +14,7 @@ use super::{OpenScan, Processing, Run, ScanError, Scanner, Walked};
 use crate::discovery::walk::{Follower, Part};
 use crate::index::IndexError;
 use crate::model::listing::{KnownName, Move};
+use crate::model::pending::Unread;
 use crate::model::scan::{Root, RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::stamp::{FileStat, Stamp};
 use crate::model::volume::VolumeId;
@@ -107,7 +108,7 @@ impl Scanner {
     pub async fn settle(&self, journal: &Journal) -> Result<(), ScanError> {
         let mut run = self.begin("watch").await?;
         run.writer.expect_small_scopes().await?;
-        let figures = run.writer.settle().await?;
+        let figures = run.writer.settle(Unread::Perhaps).await?;
         let scans: Vec<ScanId> = journal.0.values().map(|entry| entry.scan).collect();
         run.writer.note_figures(&scans, &figures).await?;
         Ok(run.writer.close().await?)
@@ -330,7 +331,7 @@ impl Run<'_> {
         }
         self.writer.commit().await?;
         if result.counts.hashed > MANY_HASHES {
-            self.writer.settle().await?;
+            self.writer.settle(Unread::Perhaps).await?;
         }
         self.writer.close().await?;
         Ok(result)

@@ -37,6 +37,7 @@ use crate::discovery::named::NamedRequest;
 use crate::discovery::walk::{Follower, Part};
 use crate::index::{Index, Writer};
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
+use crate::model::pending::Unread;
 use crate::model::scan::{Root, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
 use crate::model::stamp::Stamp;
@@ -99,17 +100,6 @@ struct Run<'a> {
     scans: Vec<OpenScan>,
     report: ScanReport,
     unread: Unread,
-}
-
-/// What the index may still hold to be read when all was found.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Unread {
-    /// Nobody knows: the index has to be asked.
-    Perhaps,
-    /// Files of which a sample was read.
-    Sampled,
-    /// Nothing: all whose size is shared was read while it was found.
-    Nothing,
 }
 
 struct OpenScan {
@@ -292,7 +282,7 @@ impl Run<'_> {
         }
         let ended = self.end_scans(None, pending).await?;
         if !self.report.is_interrupted() {
-            let figures = self.writer.settle().await?;
+            let figures = self.writer.settle(self.unread).await?;
             self.writer.note_figures(&ended, &figures).await?;
             self.report.summary = Some(figures);
         }

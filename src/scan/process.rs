@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 
-use super::{Processing, Run, ScanError, Scanner, Unread, Walked};
+use super::{Processing, Run, ScanError, Scanner, Walked};
 use crate::bridge::{ThreadFailed, run_blocking};
 use crate::cancel::Cancel;
 use crate::concurrency::Concurrency;
 use crate::index::{PendingReader, Writer};
-use crate::model::pending::{Finding, Outcome, Scope, Stage};
+use crate::model::pending::{Finding, Outcome, Scope, Stage, Unread};
 use crate::model::rules::HashRules;
 use crate::model::scan::ScanCounts;
 use crate::model::settings::HashPolicy;

@@ -19,7 +19,7 @@ use crate::index::{IndexError, PendingReader, Writer};
 use crate::model::group::{ProblemRow, Summary};
 use crate::model::listing::Problem;
 use crate::model::path::VolumePath;
-use crate::model::pending::{FileKey, Finding, Job, Outcome, PendingName, PendingTotals, Scope};
+use crate::model::pending::{FileKey, Finding, Job, Outcome, PendingName, PendingTotals, Scope, Unread};
 use crate::model::rot::{Ended, Rereading, Rot, RotCopy, Share, ShownPath};
 use crate::model::scan::{Root, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::stamp::FileStat;
@@ -499,7 +499,7 @@ impl Verification<'_> {
             if target.only.is_none() {
                 report.unhashed = scanner.index.count_unhashed(&target.reachable).await?;
             }
-            report.summary = Some(writer.settle().await?);
+            report.summary = Some(writer.settle(Unread::Perhaps).await?);
         }
         // After the index over hashes was made, if it was lacking.
         report.rot = scanner.index.rot(&places, &target.extents).await?;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Processing, Run, ScanError, ScanReport, Scanner, Walked};
 use crate::index::WorkMark;
 use crate::model::path::VolumePath;
+use crate::model::pending::Unread;
 use crate::model::scan::ScanStatus;
 use crate::model::volume::Extent;
 use crate::progress::Phase;
@@ -19,18 +20,20 @@ impl Scanner {
     pub async fn work(&self, watch: bool) -> Result<ScanReport, ScanError> {
         let mut run = self.begin("worker").await?;
         loop {
-            let result = run.work_until_done().await;
-            if let Err(error) = result {
-                run.writer.roll_back().await;
-                // What it holds is free at once, if the index can still be told.
-                let _ = run.writer.close().await;
-                return Err(error);
-            }
+            let before = match run.work_until_done().await {
+                Ok(before) => before,
+                Err(error) => {
+                    run.writer.roll_back().await;
+                    // What it holds is free at once, if the index can still be told.
+                    let _ = run.writer.close().await;
+                    return Err(error);
+                }
+            };
             if !watch || self.cancel.is_requested() {
                 break;
             }
             self.progress.enter(Phase::Waiting);
-            run = self.wait_for_work(run).await?;
+            run = self.wait_for_work(run, before).await?;
         }
         run.report.status = if self.cancel.is_requested() && !watch {
             ScanStatus::Interrupted
@@ -41,11 +44,9 @@ impl Scanner {
         Ok(run.report)
     }
 
-    /// Waits until something was found, or a piece of work became free. Where only one process may
-    /// write, the others are let in meanwhile.
-    async fn wait_for_work<'a>(&'a self, run: Run<'a>) -> Result<Run<'a>, ScanError> {
-        let reachable = self.reachable_mounts().await?.volumes();
-        let before = self.index.work_mark(&reachable).await?;
+    /// Waits until something was found, or a piece of work became free, since the mark was taken. Where only one process
+    /// may write, the others are let in meanwhile.
+    async fn wait_for_work<'a>(&'a self, run: Run<'a>, before: WorkMark) -> Result<Run<'a>, ScanError> {
         if self.index.is_shared() {
             self.wait_for_change(before).await?;
             return Ok(run);
@@ -60,20 +61,26 @@ impl Scanner {
             if !self.cancel.sleep(LOOK_AGAIN).await {
                 return Ok(());
             }
-            // A disk may have been plugged in meanwhile.
-            let reachable = self.reachable_mounts().await?.volumes();
-            if self.index.work_mark(&reachable).await? != before {
+            if self.work_mark().await? != before {
                 return Ok(());
             }
         }
+    }
+
+    async fn work_mark(&self) -> Result<WorkMark, ScanError> {
+        // A disk may have been plugged in meanwhile.
+        let reachable = self.reachable_mounts().await?.volumes();
+        Ok(self.index.work_mark(&reachable).await?)
     }
 }
 
 impl Run<'_> {
     /// All stages over the whole index, again until one pass reads nothing: what others finish
-    /// meanwhile may be the partner of something here. Then the index is settled.
-    async fn work_until_done(&mut self) -> Result<(), ScanError> {
+    /// meanwhile may be the partner of something here. Then the index is settled. Returns the mark from before the last
+    /// pass: what was found after that is still to be looked for.
+    async fn work_until_done(&mut self) -> Result<WorkMark, ScanError> {
         loop {
+            let mark = self.scanner.work_mark().await?;
             self.register_mounted().await?;
             let volumes = self.scanner.index.volumes().await?;
             let everything =
@@ -85,11 +92,11 @@ impl Run<'_> {
             self.process(Processing::HelpWith(everything)).await?;
             self.writer.commit().await?;
             if self.scanner.cancel.is_requested() {
-                return Ok(());
+                return Ok(mark);
             }
             if self.report.counts.hashed == before {
-                self.report.summary = Some(self.writer.settle().await?);
-                return Ok(());
+                self.report.summary = Some(self.writer.settle(Unread::Perhaps).await?);
+                return Ok(mark);
             }
         }
     }

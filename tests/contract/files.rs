@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use dupfind::model::digest::Digest;
 use dupfind::model::file::{FileItem, FilesFilter, KnownFile, WantedFiles};
 use dupfind::model::listing::{Entry, Problem};
-use dupfind::model::pending::{Finding, SMALL_FILE, Stage};
+use dupfind::model::pending::{Finding, SMALL_FILE, Stage, Unread};
 use dupfind::model::rot::Rereading;
 use dupfind::model::settings::{HashPolicy, ScanSettings};
 use dupfind::model::volume::Extent;
@@ -223,7 +223,7 @@ pub(crate) async fn the_copies_of_a_file_are_those_of_the_report<B: Backend + 's
 
     // Once it is settled there is an index over hashes; and a second volume tells its files apart.
     let mut writer = world.writer().await;
-    writer.settle().await.unwrap();
+    writer.settle(Unread::Perhaps).await.unwrap();
     writer.register_volume(HOST, &mounted("uuid:other", "", "/mnt")).await.unwrap();
     writer.close().await.unwrap();
     assert_eq!(told(&world, &with_copies).await, expected);
@@ -239,7 +239,7 @@ pub(crate) async fn a_file_with_thousands_of_copies_has_them_all<B: Backend + 's
     for is_settled in [false, true] {
         if is_settled {
             let mut writer = world.writer().await;
-            writer.settle().await.unwrap();
+            writer.settle(Unread::Perhaps).await.unwrap();
             writer.close().await.unwrap();
         }
         let items = items(&world, &named(&world, "/r", "00005")).await;

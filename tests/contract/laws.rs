@@ -5,7 +5,7 @@ use std::path::Path;
 use dupfind::model::digest::{Digest, Sample};
 use dupfind::model::group::{ReportFilter, SortBy};
 use dupfind::model::listing::{Absent, Coverage, Entry, Problem};
-use dupfind::model::pending::{FileId, FileKey, Finding, Outcome, SMALL_FILE, Scope, Stage};
+use dupfind::model::pending::{FileId, FileKey, Finding, Outcome, SMALL_FILE, Scope, Stage, Unread};
 use dupfind::model::scan::ScanKind;
 use dupfind::model::settings::{HashPolicy, ScanSettings};
 use dupfind::model::stamp::{Nanos, Stamp};
@@ -235,7 +235,7 @@ pub(crate) async fn kept_figures_are_those_of_the_moment<B: Backend + 'static>()
             let kept = world.index.summary(&ReportFilter::default()).await.unwrap();
             assert_eq!(kept, world.index.summary(&counted).await.unwrap(), "{moment} settling: {what}");
             let mut writer = world.writer().await;
-            let settled = writer.settle().await.unwrap();
+            let settled = writer.settle(Unread::Perhaps).await.unwrap();
             writer.close().await.unwrap();
             assert_eq!(settled, kept, "what settling counts: {what}");
         }
@@ -504,7 +504,7 @@ pub(crate) async fn a_report_is_the_same_before_and_after_its_groups_are_kept<B:
     assert_eq!(before[0][0], "5000: /r/a/5000 /r/b/5000 /r/c/x", "two to be gained");
     assert_eq!(before[0][1], "5999: /r/a/5999 /r/b/5999");
     let mut writer = world.writer().await;
-    writer.settle().await.unwrap();
+    writer.settle(Unread::Perhaps).await.unwrap();
     writer.close().await.unwrap();
     for (filter, before) in filters.iter().zip(&before) {
         assert!(world.groups(filter).await == *before, "{filter:?}");

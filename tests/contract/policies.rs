@@ -2,7 +2,7 @@
 
 use dupfind::model::group::ReportFilter;
 use dupfind::model::listing::Problem;
-use dupfind::model::pending::{Finding, SMALL_FILE, Scope, Stage};
+use dupfind::model::pending::{Finding, SMALL_FILE, Scope, Stage, Unread};
 use dupfind::model::settings::HashPolicy::{All, Candidates, None as Nothing};
 
 use super::backend::{Backend, HOST, World, entry, extent, hashed, paths, sampled};
@@ -13,7 +13,7 @@ async fn pending_figures(world: &World) -> (u64, u64) {
     let counted = ReportFilter { min_size: 1, ..ReportFilter::default() };
     let counted = world.index.summary(&counted).await.unwrap();
     let mut writer = world.writer().await;
-    assert_eq!(writer.settle().await.unwrap(), counted);
+    assert_eq!(writer.settle(Unread::Perhaps).await.unwrap(), counted);
     writer.close().await.unwrap();
     assert_eq!(world.index.summary(&ReportFilter::default()).await.unwrap(), counted);
     (counted.pending_files, counted.pending_bytes)

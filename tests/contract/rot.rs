@@ -6,7 +6,7 @@ use dupfind::model::group::ReportFilter;
 use dupfind::model::history::HistoryFilter;
 use dupfind::model::listing::{Entry, Move, Problem};
 use dupfind::model::path::VolumePath;
-use dupfind::model::pending::{Finding, Job, Outcome, SMALL_FILE, Scope, Stage};
+use dupfind::model::pending::{Finding, Job, Outcome, SMALL_FILE, Scope, Stage, Unread};
 use dupfind::model::rot::{Ending, Rereading, RingPosition, Share};
 use dupfind::model::scan::{ScanCounts, ScanId, ScanKind, ScanStatus};
 use dupfind::model::settings::HashPolicy;
@@ -133,7 +133,7 @@ pub(crate) async fn what_has_a_hash_is_read_again_in_physical_order<B: Backend +
 pub(crate) async fn a_rotten_file_matches_nothing_and_no_scan_takes_it_for_sound<B: Backend + 'static>() {
     let (world, files) = world::<B>().await;
     let mut writer = world.writer().await;
-    writer.settle().await.unwrap();
+    writer.settle(Unread::Perhaps).await.unwrap();
     writer.close().await.unwrap();
     let listings = [world.whole("/r", files), world.whole("/r/s", vec![entry("d", 5, 4)])];
     assert_eq!(world.groups(&ReportFilter::default()).await, ["5: /r/a /r/b /r/c"]);
@@ -299,7 +299,7 @@ pub(crate) async fn a_finding_follows_a_move_that_was_seen<B: Backend + 'static>
     assert!(world.rot().await.is_empty() && world.problems().await.is_empty());
 
     let mut writer = world.writer().await;
-    writer.settle().await.unwrap();
+    writer.settle(Unread::Perhaps).await.unwrap();
     writer.close().await.unwrap();
     go("/r/c", "/r/u/d", Some(renamed(&files[0], 6_000))).await;
     // Figures of everything are kept; with a filter that lets everything pass, they are counted.

@@ -17,7 +17,7 @@ use crate::index::{IndexError, PendingReader, Result, Writer, Written, convert};
 use crate::model::group::Summary;
 use crate::model::listing::{Listing, Move};
 use crate::model::path::VolumePath;
-use crate::model::pending::{Outcome, Scope, Stage};
+use crate::model::pending::{Outcome, Scope, Stage, Unread};
 use crate::model::rot::{Ended, HashRange};
 use crate::model::scan::{RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
@@ -366,7 +366,8 @@ impl Writer for PostgresWriter {
         }
     }
 
-    async fn settle(&mut self) -> Result<Summary> {
+    async fn settle(&mut self, _unread: Unread) -> Result<Summary> {
+        // Others may have written since this was known.
         self.finish_writing().await?;
         summary::keep(&self.session).await
     }

@@ -8,7 +8,7 @@ use crate::index::convert::{read_json, to_count, to_integer, to_json};
 use crate::index::rows::{Columns as _, read_problem};
 use crate::index::{IndexError, Result};
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
-use crate::model::pending::ExtentTotals;
+use crate::model::pending::{ExtentTotals, Unread};
 use crate::model::rules::HashRules;
 use crate::model::settings::HashPolicy;
 use crate::model::volume::{Extent, Places};
@@ -115,12 +115,21 @@ pub(super) async fn kept(connection: &mut SqliteConnection) -> Result<Option<(i6
 
 /// Counts the whole index, whose figures are not kept. Keeps them and the groups, if nothing is left to be read and nothing
 /// failed. Nobody else may be writing.
-pub(super) async fn keep(index: &SqliteIndex) -> Result<Summary> {
+pub(super) async fn keep(index: &SqliteIndex, unread: Unread) -> Result<Summary> {
     let failed = || IndexError::during("keep the figures");
     let mut connection = index.connect().await?;
     sqlx::query("begin immediate").execute(&mut connection).await.map_err(failed())?;
+    let everything = ReportFilter::default();
     let mut second = index.connect().await?;
-    let summary = summary(&mut connection, &mut second, &ReportFilter::default()).await?;
+    let summary = if unread == Unread::Nothing {
+        debug_assert_eq!(count_pending(&mut connection, &everything).await?, (0, 0));
+        let (groups, files) =
+            tokio::join!(find_groups(&mut connection, &everything), count_files(&mut second, &everything));
+        put_together(groups?, files?, (0, 0))
+    } else {
+        summary(&mut connection, &mut second, &everything).await?
+    };
+    second.close().await.map_err(failed())?;
     if summary.is_settled() {
         let figures = sqlx::query(KEEP_FIGURES).bind(to_json(&summary)?).execute(&mut connection).await;
         figures.map_err(failed())?;
@@ -128,9 +137,7 @@ pub(super) async fn keep(index: &SqliteIndex) -> Result<Summary> {
         sqlx::query(AssertSqlSafe(groups)).execute(&mut connection).await.map_err(failed())?;
     }
     sqlx::query("commit").execute(&mut connection).await.map_err(failed())?;
-    for connection in [connection, second] {
-        connection.close().await.map_err(failed())?;
-    }
+    connection.close().await.map_err(failed())?;
     Ok(summary)
 }
 

@@ -17,7 +17,7 @@ use crate::index::{IndexError, PendingReader, Result, Writer, Written};
 use crate::model::group::Summary;
 use crate::model::listing::{Listing, Move};
 use crate::model::path::VolumePath;
-use crate::model::pending::{Outcome, Scope, Stage};
+use crate::model::pending::{Outcome, Scope, Stage, Unread};
 use crate::model::rot::{Ended, HashRange};
 use crate::model::scan::{RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
@@ -285,7 +285,7 @@ impl Writer for SqliteWriter {
         self.commit().await
     }
 
-    async fn settle(&mut self) -> Result<Summary> {
+    async fn settle(&mut self, unread: Unread) -> Result<Summary> {
         self.commit().await?;
         if !self.hashes.is_there() {
             self.transaction().await?;
@@ -297,7 +297,7 @@ impl Writer for SqliteWriter {
         if let Some((_, kept)) = summary::kept(&mut self.connection).await? {
             return Ok(kept);
         }
-        let (summary, moved) = tokio::join!(summary::keep(&self.index), self.index.empty_log());
+        let (summary, moved) = tokio::join!(summary::keep(&self.index, unread), self.index.empty_log());
         moved.and(summary)
     }
 
