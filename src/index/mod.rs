@@ -32,7 +32,9 @@ use crate::model::group::{ProblemRow, ReportFilter, ReportItem, Summary};
 use crate::model::history::{FiguresAt, HistoryFilter, Run};
 use crate::model::listing::{DirectoryId, KnownName, Listing, Move};
 use crate::model::path::VolumePath;
-use crate::model::pending::{ExtentTotals, FileId, Job, Outcome, PendingTotals, Scope, Stage, Unread};
+use crate::model::pending::{
+    ExtentTotals, FileId, Job, Moment, Outcome, PendingTotals, Scope, Stage, Unread,
+};
 use crate::model::rot::{Ended, HashRange, Rereading, RingPosition, Rot};
 use crate::model::scan::{Root, RootId, ScanCounts, ScanId, ScanKind, ScanStatus};
 use crate::model::settings::ScanSettings;
@@ -132,8 +134,8 @@ pub trait Index: Send + Sync + Debug {
     /// Files and directories that could not be read, at most `limit`.
     async fn problems(&self, places: &Places, limit: u64) -> Result<Vec<ProblemRow>>;
 
-    /// The names it holds.
-    async fn count_files(&self) -> Result<u64>;
+    /// How many names it holds, and when.
+    async fn count_files(&self) -> Result<(u64, Moment)>;
 
     /// Those of these names, each with its directory, that are known.
     async fn known_names(&self, names: &[(Extent, Box<[u8]>)]) -> Result<Vec<KnownName>>;
@@ -336,7 +338,7 @@ pub trait Writer {
     async fn expect_small_scopes(&mut self) -> Result<()>;
 
     /// Prepares what was written for reports, and counts it: what a run does once, when it has written its last hash. What is
-    /// known to be nothing need not be counted.
+    /// known to be nothing is not counted, if it is still that moment.
     async fn settle(&mut self, unread: Unread) -> Result<Summary>;
 
     /// Gives the right back, in good order.

@@ -50,6 +50,10 @@ pub enum Stage {
     Sample,
 }
 
+/// A moment of an index: another one if somebody else may have changed what it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment(pub i64);
+
 /// What the index may still hold to be read when all was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unread {
@@ -57,8 +61,8 @@ pub enum Unread {
     Perhaps,
     /// Files of which a sample was read.
     Sampled,
-    /// Nothing: all whose size is shared was read while it was found.
-    Nothing,
+    /// Nothing at this moment: all whose size is shared was read while it was found.
+    Nothing(Moment),
 }
 
 /// Which part of the index is to be completed.

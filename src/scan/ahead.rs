@@ -18,7 +18,7 @@ use super::{ScanError, Scanner};
 use crate::index::{IndexError, PendingReader, Writer};
 use crate::model::listing::{DirectoryId, Entry, Listing};
 use crate::model::path::VolumePath;
-use crate::model::pending::{FileId, FileKey, Job, Outcome, PendingName, PendingTotals, Stage, Unread};
+use crate::model::pending::{FileId, FileKey, Job, Outcome, PendingName, PendingTotals, Stage};
 use crate::model::rules::HashRules;
 use crate::model::scan::ScanCounts;
 use crate::model::settings::HashPolicy;
@@ -72,7 +72,8 @@ pub(super) struct ReadAhead {
 pub(super) struct ReadAll {
     /// How many files were met.
     pub(super) met: u64,
-    pub(super) unread: Unread,
+    /// False if some of which a sample was read are to be read whole.
+    pub(super) is_all: bool,
 }
 
 /// What was met of a size.
@@ -297,19 +298,19 @@ impl ReadAhead {
             self.written.take(received, writer).await?;
         }
         ended.await?;
-        let mut unread = Unread::Sampled;
+        let mut is_all = false;
         let shared = self.sampled.into_shared().map(Foreseen);
         if let Some(shared) = shared.filter(|shared| shared.totals().bytes <= MOST_FORESEEN_BYTES)
             && writer.is_alone().await?
         {
             scanner.read_pending(Box::new(shared), &mut self.written, writer).await?;
-            unread = Unread::Nothing;
+            is_all = true;
         }
         let counts = self.written.finish(writer).await?;
         let was_stopped = self.has_stopped || scanner.cancel.is_requested();
         let met = self.met.filter(|_| !was_stopped && counts.problems == 0);
         let bytes_read = self.progress.read_bytes.get() - self.read_before;
-        let all = met.map(|met| ReadAll { met, unread });
+        let all = met.map(|met| ReadAll { met, is_all });
         Ok((ScanCounts { problems: 0, bytes_read, ..counts }, all))
     }
 }

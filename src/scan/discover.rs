@@ -150,11 +150,12 @@ impl Run<'_> {
         if let Some(ahead) = ahead {
             let (read, all) = ahead.finish(scanner, self.writer.as_mut()).await?;
             counts += read;
-            if let Some(ReadAll { met, unread }) = all.filter(|_| end.complete)
+            if let Some(ReadAll { met, is_all }) = all.filter(|_| end.complete) {
+                let (held, moment) = scanner.index.count_files().await?;
                 // If the index holds nothing else, nothing else has to be read.
-                && met == scanner.index.count_files().await?
-            {
-                self.unread = unread;
+                if held == met {
+                    self.unread = if is_all { Unread::Nothing(moment) } else { Unread::Sampled };
+                }
             }
         }
         let open = &mut self.scans[scan];

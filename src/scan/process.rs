@@ -52,7 +52,7 @@ impl Run<'_> {
         if self.unread == Unread::Perhaps {
             self.run_stage(Stage::Size, &scope, &mounts).await?;
         }
-        if self.unread != Unread::Nothing {
+        if !matches!(self.unread, Unread::Nothing(_)) {
             self.run_stage(Stage::Sample, &scope, &mounts).await?;
         }
         Ok(())

@@ -116,6 +116,32 @@ fn a_worker_that_waits_reads_what_another_host_finds_and_ends_when_told() {
 }
 
 #[test]
+fn what_is_found_while_a_worker_ends_its_last_pass_is_read() {
+    let sandbox = Sandbox::on_postgres();
+    sandbox.scan();
+    // To end a pass takes long.
+    let _ = sandbox.sql(
+        "delete from figures;
+         create function pause() returns trigger language plpgsql as
+         $$ begin perform pg_sleep(1); return null; end $$;
+         create trigger pause after insert on figures for each statement execute function pause()",
+    );
+    let waiting = worker(&sandbox, "reader", &["--watch"]);
+    let pausing = "select count(*) from pg_stat_activity
+                   where datname = current_database() and wait_event = 'PgSleep'";
+    wait_until("a pass ends", || sandbox.sql(pausing) == "1");
+    for name in ["a", "b"] {
+        sandbox.write(name, "same content");
+    }
+    let mut finder = sandbox.command(["scan", "-q", "--discover-only", "tree"]);
+    assert!(finder.env("DUPFIND_HOST", "reader").status().unwrap().success());
+    wait_until("it is read", || sandbox.report()["summary"]["pending_files"] == 0);
+    assert_eq!(sandbox.group_names(), [["a", "b"]]);
+    kill_process(Pid::from_child(&waiting), Signal::TERM).unwrap();
+    Run::of(waiting.wait_with_output().unwrap()).succeeds();
+}
+
+#[test]
 fn a_worker_says_what_it_read_and_leaves_the_index_ready_for_reports() {
     for sandbox in [Sandbox::new(), Sandbox::on_postgres()] {
         sandbox.write("a", "same");

@@ -8,6 +8,7 @@ use sqlx::postgres::PgConnection;
 use crate::index::convert::{read_json, to_json};
 use crate::index::{IndexError, Result};
 use crate::model::group::Summary;
+use crate::model::pending::Moment;
 use crate::model::worker::WorkerId;
 
 /// Rows that processes count in: with so many, two seldom wait for each other.
@@ -21,6 +22,14 @@ const COUNT: &str = "
 pub(super) async fn note(connection: &mut PgConnection, worker: WorkerId) -> Result<()> {
     let noted = sqlx::query(COUNT).bind(worker.0 % SLOTS).execute(connection).await;
     noted.map(drop).map_err(IndexError::during("note a change"))
+}
+
+const MOMENT: &str = "select coalesce(sum(number), 0)::bigint from changes";
+
+/// The moment that this transaction sees.
+pub(super) async fn moment(connection: &mut PgConnection) -> Result<Moment> {
+    let changes = sqlx::query_scalar(MOMENT).fetch_one(connection).await;
+    changes.map(Moment).map_err(IndexError::during("look for changes"))
 }
 
 const KEPT: &str = "

@@ -22,7 +22,7 @@ use crate::model::file::FilesFilter;
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
 use crate::model::history::{FiguresAt, HistoryFilter, Run};
 use crate::model::listing::KnownName;
-use crate::model::pending::{ExtentTotals, Scope};
+use crate::model::pending::{ExtentTotals, Moment, Scope};
 use crate::model::rot::{Rereading, RingPosition, Rot};
 use crate::model::scan::{Root, RootId, ScanId};
 use crate::model::upkeep::{Watch, WatchSign};
@@ -299,10 +299,12 @@ impl Index for PostgresIndex {
         self.session.transaction("read the problems", read).await
     }
 
-    async fn count_files(&self) -> Result<u64> {
+    async fn count_files(&self) -> Result<(u64, Moment)> {
         let count = async |connection: &mut PgConnection| {
-            let files = sqlx::query_scalar("select count(*) from files").fetch_one(connection).await;
-            Ok(to_count(files.map_err(IndexError::during("count files"))?))
+            summary::see_one_moment(connection).await?;
+            let files = sqlx::query_scalar("select count(*) from files").fetch_one(&mut *connection).await;
+            let files = to_count(files.map_err(IndexError::during("count files"))?);
+            Ok((files, changes::moment(connection).await?))
         };
         self.session.transaction("count files", count).await
     }

@@ -10,7 +10,7 @@ use crate::index::convert::{to_count, to_integer};
 use crate::index::rows::{Columns as _, read_problem};
 use crate::index::{IndexError, Result};
 use crate::model::group::{ProblemRow, ReportFilter, Summary};
-use crate::model::pending::ExtentTotals;
+use crate::model::pending::{ExtentTotals, Unread};
 use crate::model::rules::HashRules;
 use crate::model::settings::HashPolicy;
 use crate::model::volume::{Extent, Places};
@@ -90,20 +90,21 @@ pub(super) async fn summary(session: &Session, filter: &ReportFilter) -> Result<
         if let Some(kept) = kept_figures(connection, filter).await? {
             return Ok(kept);
         }
-        share(session, connection, filter).await
+        share(session, connection, filter, false).await
     };
     session.transaction(OPERATION, count).await
 }
 
 /// The figures of the whole index, kept for as long as nothing changes.
-pub(super) async fn keep(session: &Session) -> Result<Summary> {
+pub(super) async fn keep(session: &Session, unread: Unread) -> Result<Summary> {
     let everything = ReportFilter::default();
     let keep = async |connection: &mut PgConnection| {
         see_one_moment(connection).await?;
         if let Some(kept) = kept_figures(connection, &everything).await? {
             return Ok(kept);
         }
-        let summary = share(session, connection, &everything).await?;
+        let is_all_read = unread == Unread::Nothing(changes::moment(connection).await?);
+        let summary = share(session, connection, &everything, is_all_read).await?;
         changes::keep_figures(connection, &summary).await?;
         Ok(summary)
     };
@@ -117,7 +118,12 @@ pub(super) async fn see_one_moment(connection: &mut PgConnection) -> Result<()> 
 }
 
 /// Two connections that see the same moment, that of the first, share the work.
-async fn share(session: &Session, first: &mut PgConnection, filter: &ReportFilter) -> Result<Summary> {
+async fn share(
+    session: &Session,
+    first: &mut PgConnection,
+    filter: &ReportFilter,
+    is_all_read: bool,
+) -> Result<Summary> {
     let failed = || IndexError::during(OPERATION);
     // It may wait for the other longer than any transaction that keeps somebody waiting.
     first.execute("set local idle_in_transaction_session_timeout = 0").await.map_err(failed())?;
@@ -131,7 +137,8 @@ async fn share(session: &Session, first: &mut PgConnection, filter: &ReportFilte
         find_groups(second, filter).await
     };
     expect_whole_tables(first, OPERATION).await?;
-    let (counted, groups) = tokio::join!(count_all(first, filter), session.transaction(OPERATION, find));
+    let (counted, groups) =
+        tokio::join!(count(first, filter, is_all_read), session.transaction(OPERATION, find));
     Ok(with_groups(counted?, groups?))
 }
 
@@ -144,7 +151,7 @@ pub(super) async fn summary_of_this_moment(
         return Ok(kept);
     }
     let groups = find_groups(connection, filter).await?;
-    Ok(with_groups(count_all(connection, filter).await?, groups))
+    Ok(with_groups(count(connection, filter, false).await?, groups))
 }
 
 async fn kept_figures(connection: &mut PgConnection, filter: &ReportFilter) -> Result<Option<Summary>> {
@@ -166,26 +173,36 @@ async fn find_groups(connection: &mut PgConnection, filter: &ReportFilter) -> Re
 }
 
 /// All figures but those of groups.
-async fn count_all(connection: &mut PgConnection, filter: &ReportFilter) -> Result<Summary> {
-    let failed = || IndexError::during(OPERATION);
+async fn count(connection: &mut PgConnection, filter: &ReportFilter, is_all_read: bool) -> Result<Summary> {
     let everywhere = filter.under.is_none();
     let under = ScopeArrays::new(filter.under.as_deref().unwrap_or_default());
-    let files = under.query(FILE_FIGURES).bind(everywhere);
-    let files = files.fetch_one(&mut *connection).await.map_err(failed())?;
-
-    let rules = HashRules::of(&catalog::roots(connection).await?);
-    let text = if rules.have(HashPolicy::None) { READ_PENDING_FIGURES } else { PENDING_FIGURES };
-    let rules = RuleArrays::new(&rules, &[HashPolicy::All, HashPolicy::None]);
-    let pending = rules.bind_to(under.query(text).bind(everywhere));
-    let pending = pending.fetch_one(connection).await.map_err(failed())?;
+    let files = under.query(FILE_FIGURES).bind(everywhere).fetch_one(&mut *connection).await;
+    let files = files.map_err(IndexError::during(OPERATION))?;
+    let (pending_files, pending_bytes) = if is_all_read {
+        debug_assert_eq!(count_pending(connection, filter).await?, (0, 0));
+        (0, 0)
+    } else {
+        count_pending(connection, filter).await?
+    };
     Ok(Summary {
         files: files.count(0)?,
         bytes: files.count(1)?,
         problems: files.count(2)? + files.count(3)?,
-        pending_files: pending.count(0)?,
-        pending_bytes: pending.count(1)?,
+        pending_files,
+        pending_bytes,
         ..Summary::default()
     })
+}
+
+/// Files that a next run would read, and their bytes.
+async fn count_pending(connection: &mut PgConnection, filter: &ReportFilter) -> Result<(u64, u64)> {
+    let under = ScopeArrays::new(filter.under.as_deref().unwrap_or_default());
+    let rules = HashRules::of(&catalog::roots(connection).await?);
+    let text = if rules.have(HashPolicy::None) { READ_PENDING_FIGURES } else { PENDING_FIGURES };
+    let rules = RuleArrays::new(&rules, &[HashPolicy::All, HashPolicy::None]);
+    let pending = rules.bind_to(under.query(text).bind(filter.under.is_none()));
+    let pending = pending.fetch_one(connection).await.map_err(IndexError::during(OPERATION))?;
+    Ok((pending.count(0)?, pending.count(1)?))
 }
 
 const FORGET_PROBLEMS: &str = concat!(

@@ -366,10 +366,9 @@ impl Writer for PostgresWriter {
         }
     }
 
-    async fn settle(&mut self, _unread: Unread) -> Result<Summary> {
-        // Others may have written since this was known.
+    async fn settle(&mut self, unread: Unread) -> Result<Summary> {
         self.finish_writing().await?;
-        summary::keep(&self.session).await
+        summary::keep(&self.session, unread).await
     }
 
     async fn close(mut self: Box<Self>) -> Result<()> {

@@ -121,7 +121,7 @@ pub(super) async fn keep(index: &SqliteIndex, unread: Unread) -> Result<Summary>
     sqlx::query("begin immediate").execute(&mut connection).await.map_err(failed())?;
     let everything = ReportFilter::default();
     let mut second = index.connect().await?;
-    let summary = if unread == Unread::Nothing {
+    let summary = if matches!(unread, Unread::Nothing(_)) {
         debug_assert_eq!(count_pending(&mut connection, &everything).await?, (0, 0));
         let (groups, files) =
             tokio::join!(find_groups(&mut connection, &everything), count_files(&mut second, &everything));
