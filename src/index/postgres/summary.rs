@@ -18,7 +18,8 @@ use crate::model::volume::{Extent, Places};
 /// What is being done, for errors.
 const OPERATION: &str = "count files";
 
-/// $5: true for all directories; $6: the smallest size. `$physical`: what tells physical files apart.
+/// $5: true for all directories; $6: the smallest size; $7: true for the lower half of all hashes, false for the upper, null
+/// for both. `$physical`: what tells physical files apart.
 macro_rules! group_figures {
     ($physical:literal) => {
         with_scope!(
@@ -27,6 +28,7 @@ macro_rules! group_figures {
             $physical,
             ") as files from files
                 where hash is not null and size >= $6::bigint
+                  and coalesce((hash < '\\x80'::bytea) = $7::bool, true)
                   and ($5::bool or directory_id in (select id from scope))
                 group by hash, size having count(*) > 1),
             grouped as (select size, files from counted where files > 1)
@@ -117,7 +119,8 @@ pub(super) async fn see_one_moment(connection: &mut PgConnection) -> Result<()> 
     isolated.map(drop).map_err(IndexError::during(OPERATION))
 }
 
-/// Two connections that see the same moment, that of the first, share the work.
+/// Three connections that see the same moment, that of the first, share the work: to find the groups takes longer than all the
+/// rest, so each of the others finds half of them.
 async fn share(
     session: &Session,
     first: &mut PgConnection,
@@ -125,21 +128,24 @@ async fn share(
     is_all_read: bool,
 ) -> Result<Summary> {
     let failed = || IndexError::during(OPERATION);
-    // It may wait for the other longer than any transaction that keeps somebody waiting.
+    // It may wait for the others longer than any transaction that keeps somebody waiting.
     first.execute("set local idle_in_transaction_session_timeout = 0").await.map_err(failed())?;
     let moment: String =
         sqlx::query_scalar("select pg_export_snapshot()").fetch_one(&mut *first).await.map_err(failed())?;
-    let find = async |second: &mut PgConnection| {
-        see_one_moment(second).await?;
-        let see = AssertSqlSafe(format!("set transaction snapshot '{moment}'"));
-        second.execute(see).await.map_err(failed())?;
-        expect_whole_tables(second, OPERATION).await?;
-        find_groups(second, filter).await
+    let find = |half: bool| {
+        let see = format!("set transaction snapshot '{moment}'");
+        session.transaction(OPERATION, async move |other: &mut PgConnection| {
+            see_one_moment(other).await?;
+            other.execute(AssertSqlSafe(see.as_str())).await.map_err(failed())?;
+            expect_whole_tables(other, OPERATION).await?;
+            find_groups(other, filter, Some(half)).await
+        })
     };
     expect_whole_tables(first, OPERATION).await?;
-    let (counted, groups) =
-        tokio::join!(count(first, filter, is_all_read), session.transaction(OPERATION, find));
-    Ok(with_groups(counted?, groups?))
+    let (counted, lower, upper) = tokio::join!(count(first, filter, is_all_read), find(true), find(false));
+    let (lower, upper) = (lower?, upper?);
+    let groups = (lower.0 + upper.0, lower.1 + upper.1, lower.2.saturating_add(upper.2));
+    Ok(with_groups(counted?, groups))
 }
 
 /// The same, by one connection, of the moment that its transaction sees.
@@ -150,7 +156,7 @@ pub(super) async fn summary_of_this_moment(
     if let Some(kept) = kept_figures(connection, filter).await? {
         return Ok(kept);
     }
-    let groups = find_groups(connection, filter).await?;
+    let groups = find_groups(connection, filter, None).await?;
     Ok(with_groups(count(connection, filter, false).await?, groups))
 }
 
@@ -162,12 +168,17 @@ fn with_groups(counted: Summary, (groups, redundant_files, reclaimable_bytes): (
     Summary { groups, redundant_files, reclaimable_bytes, ..counted }
 }
 
-async fn find_groups(connection: &mut PgConnection, filter: &ReportFilter) -> Result<(u64, u64, u64)> {
+/// How many groups there are, their redundant files and reclaimable bytes; of one half of all hashes, or of both.
+async fn find_groups(
+    connection: &mut PgConnection,
+    filter: &ReportFilter,
+    half: Option<bool>,
+) -> Result<(u64, u64, u64)> {
     let failed = || IndexError::during(OPERATION);
     let have_one = sqlx::query_scalar(HAVE_ONE_VOLUME).fetch_one(&mut *connection).await.map_err(failed())?;
     let text = if have_one { GROUP_FIGURES_OF_ONE_VOLUME } else { GROUP_FIGURES };
     let under = ScopeArrays::new(filter.under.as_deref().unwrap_or_default());
-    let groups = under.query(text).bind(filter.under.is_none()).bind(to_integer(filter.min_size));
+    let groups = under.query(text).bind(filter.under.is_none()).bind(to_integer(filter.min_size)).bind(half);
     let figures = groups.fetch_one(connection).await.map_err(failed())?;
     Ok((figures.count(0)?, figures.count(1)?, figures.count(2)?))
 }
