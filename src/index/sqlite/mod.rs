@@ -24,7 +24,7 @@ use crate::model::group::{ProblemRow, ReportFilter, Summary};
 use crate::model::history::{FiguresAt, HistoryFilter, Run};
 use crate::model::listing::KnownName;
 use crate::model::path::escape_path;
-use crate::model::pending::{ExtentTotals, Moment, Scope};
+use crate::model::pending::{ExtentTotals, Moment, Scope, Unread};
 use crate::model::rot::{Rereading, RingPosition, Rot};
 use crate::model::scan::{Root, RootId, ScanId};
 use crate::model::upkeep::{Watch, WatchSign};
@@ -330,7 +330,7 @@ impl Index for SqliteIndex {
             return Ok(kept);
         }
         let (mut first, mut second) = (self.connect().await?, self.connect().await?);
-        let summary = summary::summary(&mut first, &mut second, filter).await;
+        let summary = summary::summary(&mut first, &mut second, filter, Unread::Perhaps).await;
         for connection in [first, second] {
             connection.close().await.map_err(IndexError::during("close"))?;
         }

@@ -119,17 +119,8 @@ pub(super) async fn keep(index: &SqliteIndex, unread: Unread) -> Result<Summary>
     let failed = || IndexError::during("keep the figures");
     let mut connection = index.connect().await?;
     sqlx::query("begin immediate").execute(&mut connection).await.map_err(failed())?;
-    let everything = ReportFilter::default();
     let mut second = index.connect().await?;
-    let summary = if matches!(unread, Unread::Nothing(_)) {
-        debug_assert_eq!(count_pending(&mut connection, &everything).await?, (0, 0));
-        let (groups, files) =
-            tokio::join!(find_groups(&mut connection, &everything), count_files(&mut second, &everything));
-        put_together(groups?, files?, (0, 0))
-    } else {
-        summary(&mut connection, &mut second, &everything).await?
-    };
-    second.close().await.map_err(failed())?;
+    let summary = summary(&mut connection, &mut second, &ReportFilter::default(), unread).await?;
     if summary.is_settled() {
         let figures = sqlx::query(KEEP_FIGURES).bind(to_json(&summary)?).execute(&mut connection).await;
         figures.map_err(failed())?;
@@ -137,7 +128,9 @@ pub(super) async fn keep(index: &SqliteIndex, unread: Unread) -> Result<Summary>
         sqlx::query(AssertSqlSafe(groups)).execute(&mut connection).await.map_err(failed())?;
     }
     sqlx::query("commit").execute(&mut connection).await.map_err(failed())?;
-    connection.close().await.map_err(failed())?;
+    for connection in [connection, second] {
+        connection.close().await.map_err(failed())?;
+    }
     Ok(summary)
 }
 
@@ -153,9 +146,17 @@ pub(super) async fn summary(
     first: &mut SqliteConnection,
     second: &mut SqliteConnection,
     filter: &ReportFilter,
+    unread: Unread,
 ) -> Result<Summary> {
     let found = async { Ok((find_groups(first, filter).await?, count_files(first, filter).await?)) };
-    let (found, pending) = tokio::join!(found, count_pending(second, filter));
+    let pending = async {
+        if matches!(unread, Unread::Nothing(_)) {
+            debug_assert_eq!(count_pending(second, filter).await?, (0, 0));
+            return Ok((0, 0));
+        }
+        count_pending(second, filter).await
+    };
+    let (found, pending) = tokio::join!(found, pending);
     let (groups, files) = found?;
     Ok(put_together(groups, files, pending?))
 }
