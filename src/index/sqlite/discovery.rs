@@ -270,7 +270,7 @@ async fn write_directories<'a>(
         let volume = known_volume(&state.volumes, &listing.volume)?;
         rows.push(DirectoryRow { volume, listing, fingerprint: listing.fingerprint() });
     }
-    if state.finds_new {
+    if state.finds_new || last == 0 {
         let push = |binder: &mut Binder, row: &DirectoryRow<'_>| row.push(binder, scan);
         let inserted = INSERT_DIRECTORIES.execute(connection, &rows, push).await?;
         if inserted == rows.len() as u64 {

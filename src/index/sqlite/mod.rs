@@ -63,6 +63,9 @@ const CACHE_KIB: &str = "-8192";
 /// looked up once, or read from its beginning to its end.
 const QUESTIONS_CACHE_KIB: &str = "-256";
 
+/// Threads that sort beside the one that collects, if it is more than fits the cache.
+const SORTING_THREADS: &str = "1";
+
 /// Pages of write-ahead log before a commit moves them into the file: 128 MiB, so that a commit a
 /// second seldom pays for it. The end of a run moves the rest.
 const CHECKPOINT_PAGES: &str = "32768";
@@ -170,6 +173,7 @@ impl SqliteIndex {
             .foreign_keys(true)
             .pragma("cache_size", kib)
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
+            .pragma("threads", SORTING_THREADS)
             .statement_cache_capacity(STATEMENTS)
             .row_buffer_size(ROWS_AHEAD)
             .disable_statement_logging();

@@ -148,17 +148,17 @@ pub(super) async fn summary(
     filter: &ReportFilter,
     unread: Unread,
 ) -> Result<Summary> {
-    let found = async { Ok((find_groups(first, filter).await?, count_files(first, filter).await?)) };
-    let pending = async {
+    let counted = async {
+        let files = count_files(second, filter).await?;
         if matches!(unread, Unread::Nothing(_)) {
             debug_assert_eq!(count_pending(second, filter).await?, (0, 0));
-            return Ok((0, 0));
+            return Ok((files, (0, 0)));
         }
-        count_pending(second, filter).await
+        Ok((files, count_pending(second, filter).await?))
     };
-    let (found, pending) = tokio::join!(found, pending);
-    let (groups, files) = found?;
-    Ok(put_together(groups, files, pending?))
+    let (groups, counted) = tokio::join!(find_groups(first, filter), counted);
+    let (files, pending) = counted?;
+    Ok(put_together(groups?, files, pending))
 }
 
 /// The figures of a filter, all of the moment that this connection sees; leaves its groups in
