@@ -4,10 +4,9 @@
 //! therefore dropped when a run writes many, and made anew, by one sort, when somebody needs it: a report finds groups
 //! by their hashes, a watcher the partners of a file by its size. Without it the same is found by reading everything.
 
-use sqlx::AssertSqlSafe;
 use sqlx::sqlite::SqliteConnection;
 
-use super::{CACHE_KIB, summary};
+use super::summary;
 use crate::index::convert::to_integer;
 use crate::index::{IndexError, Result};
 
@@ -44,11 +43,6 @@ const ALWAYS_KEPT: i64 = 16 * 1024;
 
 /// One row written with the index in place costs as much as making the index of so many.
 const KEPT_SHARE: i64 = 8;
-
-/// What a connection caches while an index is made, in KiB, as the pragma wants it. Rows are sorted in pieces as large as
-/// that, one by one by SQLite's second thread, and merged. Pieces of 1 MiB, the least that it sorts, stay in a processor's
-/// own cache.
-const SORTING_KIB: &str = "-1024";
 
 /// Whether a run keeps such an index.
 #[derive(Debug)]
@@ -95,11 +89,7 @@ impl LookUp {
     /// Makes it, if it is not there.
     pub(super) async fn make(&mut self, connection: &mut SqliteConnection) -> Result<()> {
         if !self.is_there {
-            let text = format!(
-                "pragma cache_size = {SORTING_KIB}; {}; pragma cache_size = {CACHE_KIB}",
-                self.key.make
-            );
-            let made = sqlx::raw_sql(AssertSqlSafe(text)).execute(connection).await;
+            let made = sqlx::query(self.key.make).execute(connection).await;
             made.map_err(IndexError::during("make an index over the tables"))?;
             self.is_there = true;
             self.left = worth_keeping_for(self.files);
