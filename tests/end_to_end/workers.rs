@@ -11,6 +11,10 @@ use super::support::{Run, Sandbox};
 /// Files in the tree; half of them have a partner, most share their size with another.
 const FILES: usize = 6000;
 
+/// How many connections are in a pause that a test makes.
+const PAUSING: &str = "
+    select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'";
+
 /// A tree whose files are found, and not read yet.
 fn discovered_tree() -> Sandbox {
     let sandbox = Sandbox::on_postgres();
@@ -127,9 +131,7 @@ fn what_is_found_while_a_worker_ends_its_last_pass_is_read() {
          create trigger pause after insert on figures for each statement execute function pause()",
     );
     let waiting = worker(&sandbox, "reader", &["--watch"]);
-    let pausing = "select count(*) from pg_stat_activity
-                   where datname = current_database() and wait_event = 'PgSleep'";
-    wait_until("a pass ends", || sandbox.sql(pausing) == "1");
+    wait_until("a pass ends", || sandbox.sql(PAUSING) == "1");
     for name in ["a", "b"] {
         sandbox.write(name, "same content");
     }
@@ -139,6 +141,25 @@ fn what_is_found_while_a_worker_ends_its_last_pass_is_read() {
     assert_eq!(sandbox.group_names(), [["a", "b"]]);
     kill_process(Pid::from_child(&waiting), Signal::TERM).unwrap();
     Run::of(waiting.wait_with_output().unwrap()).succeeds();
+}
+
+#[test]
+fn a_sign_of_life_that_is_on_its_way_does_not_outlive_its_worker() {
+    let sandbox = Sandbox::on_postgres();
+    sandbox.scan();
+    // Whoever joined says slowly that it lives.
+    let _ = sandbox.sql(
+        "create function pause() returns trigger language plpgsql as
+         $$ begin if exists (select 1 from workers) then perform pg_sleep(1); end if; return new; end $$;
+         create trigger pause before insert on workers for each row execute function pause()",
+    );
+    let mut waiting = sandbox.command(["worker", "-q", "--watch"]);
+    let waiting = waiting.env("DUPFIND_LEASE_SECONDS", "2").stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("it gives a sign", || sandbox.sql(PAUSING) == "1");
+    kill_process(Pid::from_child(&waiting), Signal::TERM).unwrap();
+    Run::of(waiting.wait_with_output().unwrap()).succeeds();
+    wait_until("nothing is on its way", || sandbox.sql(PAUSING) == "0");
+    assert_eq!(sandbox.sql("select count(*) from workers"), "0");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use sqlx::AssertSqlSafe;
 use sqlx::postgres::PgConnection;
 use sqlx::postgres::types::PgInterval;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::session::Session;
@@ -93,10 +94,11 @@ const SIGN: &str = "
     on conflict (id) do update set seen_at = clock_timestamp(), files = excluded.files, bytes = excluded.bytes,
         files_per_second = excluded.files_per_second, bytes_per_second = excluded.bytes_per_second";
 
-/// Says that a worker lives until it is dropped, on a connection of its own.
+/// Says that a worker lives until it is ended or dropped, on a connection of its own.
 #[derive(Debug)]
 pub(super) struct Heartbeat {
     task: JoinHandle<()>,
+    stop: Arc<Notify>,
 }
 
 impl Heartbeat {
@@ -104,16 +106,24 @@ impl Heartbeat {
         let patience = session.options().patience;
         let rhythm = (patience / SIGNS).clamp(FASTEST, SLOWEST);
         let mut pace = Pace::start(&participant.progress);
+        let stop = Arc::new(Notify::new());
+        let stopped = Arc::clone(&stop);
         let beat = async move {
-            loop {
-                tokio::time::sleep(rhythm).await;
+            while tokio::time::timeout(rhythm, stopped.notified()).await.is_err() {
                 let sign = pace.take(&participant.progress);
                 if say(&session, worker, &participant, &sign).await.is_err() {
                     session.give_up_waiting();
                 }
             }
         };
-        Self { task: tokio::spawn(beat) }
+        Self { task: tokio::spawn(beat), stop }
+    }
+
+    /// Ends once a sign that is on its way has been answered: one that came later would write the row of a worker that left.
+    pub(super) async fn end(mut self) {
+        self.stop.notify_one();
+        // It returns nothing, and if it panicked, nothing is on its way.
+        let _ = (&mut self.task).await;
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) struct PostgresWriter {
     most_rows: MostRows,
     /// Outcomes that are being written, a batch at a time, while the process lists and reads on.
     writing: JoinSet<Result<()>>,
-    _heartbeat: Heartbeat,
+    heartbeat: Heartbeat,
 }
 
 /// The most rows in a statement: fewer once the server refused one for its size.
@@ -78,7 +78,7 @@ impl PostgresWriter {
             volumes: HashMap::new(),
             most_rows: MostRows(Arc::new(AtomicUsize::new(MOST_ROWS))),
             writing: JoinSet::new(),
-            _heartbeat: heartbeat,
+            heartbeat,
         })
     }
 
@@ -373,9 +373,10 @@ impl Writer for PostgresWriter {
 
     async fn close(mut self: Box<Self>) -> Result<()> {
         let written = self.finish_writing().await;
-        let worker = self.worker;
+        let Self { session, worker, heartbeat, .. } = *self;
+        heartbeat.end().await;
         let leave = async |connection: &mut PgConnection| workers::leave(connection, worker).await;
-        self.session.transaction("leave the index", leave).await?;
+        session.transaction("leave the index", leave).await?;
         written
     }
 }
