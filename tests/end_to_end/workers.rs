@@ -154,7 +154,7 @@ fn a_sign_of_life_that_is_on_its_way_does_not_outlive_its_worker() {
          create trigger pause before insert on workers for each row execute function pause()",
     );
     let mut waiting = sandbox.command(["worker", "-q", "--watch"]);
-    let waiting = waiting.env("DUPFIND_LEASE_SECONDS", "2").stderr(Stdio::piped()).spawn().unwrap();
+    let waiting = waiting.env("DUPFIND_LEASE_SECONDS", "6").stderr(Stdio::piped()).spawn().unwrap();
     wait_until("it gives a sign", || sandbox.sql(PAUSING) == "1");
     kill_process(Pid::from_child(&waiting), Signal::TERM).unwrap();
     Run::of(waiting.wait_with_output().unwrap()).succeeds();
