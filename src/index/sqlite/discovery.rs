@@ -108,7 +108,7 @@ pub(super) struct DiscoveryState {
     /// Directories of which some pieces were written, and not yet the last; true of those that held nothing
     /// before the first.
     pub(super) in_pieces: HashMap<DirectoryId, bool>,
-    /// True if all directories of the last batch were new: those of the next may be, too.
+    /// True if all directories of the last batch were new, or there were none before: those of the next may be new, too.
     finds_new: bool,
 }
 
@@ -270,7 +270,8 @@ async fn write_directories<'a>(
         let volume = known_volume(&state.volumes, &listing.volume)?;
         rows.push(DirectoryRow { volume, listing, fingerprint: listing.fingerprint() });
     }
-    if state.finds_new || last == 0 {
+    state.finds_new |= last == 0;
+    if state.finds_new {
         let push = |binder: &mut Binder, row: &DirectoryRow<'_>| row.push(binder, scan);
         let inserted = INSERT_DIRECTORIES.execute(connection, &rows, push).await?;
         if inserted == rows.len() as u64 {
