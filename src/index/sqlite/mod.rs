@@ -57,12 +57,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Page cache of a connection in KiB (negative, as the pragma wants it), and the size of the pieces in which it sorts, which
 /// are then merged: flat, whatever the index holds. Pieces that fit a processor's own cache are sorted faster than larger
-/// ones, and less than 1 MiB SQLite does not take.
+/// ones, and smaller ones than of 250 pages (`SQLITE_SORTER_PMASZ`) SQLite does not make.
 const CACHE_KIB: &str = "-1024";
-
-/// The same of a connection for questions, which is kept beside all others while there is a writer: what answers them is
-/// looked up once, or read from its beginning to its end.
-const QUESTIONS_CACHE_KIB: &str = "-256";
 
 /// Pages of write-ahead log before a commit moves them into the file: 128 MiB, so that a commit a
 /// second seldom pays for it. The end of a run moves the rest.
@@ -155,13 +151,9 @@ impl SqliteIndex {
     }
 
     async fn connect(&self) -> Result<SqliteConnection> {
-        match self.spare.take_first() {
-            Some(connection) => Ok(connection),
-            None => self.connect_with_cache(CACHE_KIB).await,
+        if let Some(connection) = self.spare.take_first() {
+            return Ok(connection);
         }
-    }
-
-    async fn connect_with_cache(&self, kib: &'static str) -> Result<SqliteConnection> {
         let options = SqliteConnectOptions::new()
             .filename(&self.path)
             .create_if_missing(true)
@@ -169,7 +161,7 @@ impl SqliteIndex {
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(BUSY_TIMEOUT)
             .foreign_keys(true)
-            .pragma("cache_size", kib)
+            .pragma("cache_size", CACHE_KIB)
             .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
             .statement_cache_capacity(STATEMENTS)
             .row_buffer_size(ROWS_AHEAD)
@@ -181,7 +173,7 @@ impl SqliteIndex {
     async fn ask<T>(&self, question: impl AsyncFnOnce(&mut SqliteConnection) -> Result<T>) -> Result<T> {
         let mut connection = match self.spare.take() {
             Some(connection) => connection,
-            None => self.connect_with_cache(QUESTIONS_CACHE_KIB).await?,
+            None => self.connect().await?,
         };
         let answer = question(&mut connection).await?;
         if let Some(not_kept) = self.spare.give_back(connection) {
