@@ -48,7 +48,7 @@ pub struct Progress {
     pub done_files: Counter,
     /// Bytes done; a file with several names counts for each, as in the total.
     pub done_bytes: Counter,
-    /// Bytes read.
+    /// Bytes read, of files that could be.
     pub read_bytes: Counter,
 }
 

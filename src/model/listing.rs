@@ -128,6 +128,8 @@ pub enum Problem {
     Changed,
     /// It is no regular file any more: a fifo, a device, a link or a directory took its place.
     NotRegular,
+    /// It ended before its size, and its size is still the same, as with the files that a kernel makes up.
+    EndsEarly,
     /// The system's own words for anything else.
     Io(String),
 }
@@ -149,6 +151,7 @@ impl Problem {
             Self::Vanished => "vanished".to_owned(),
             Self::Changed => "changed while read".to_owned(),
             Self::NotRegular => "not a regular file any more".to_owned(),
+            Self::EndsEarly => "ends before its size".to_owned(),
             Self::Io(words) => words.clone(),
         }
     }

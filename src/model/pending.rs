@@ -156,6 +156,15 @@ impl Outcome {
     pub fn is_racy(&self) -> bool {
         matches!(self.finding, Finding::Hashed { racy: true, .. } | Finding::Sampled { racy: true, .. })
     }
+
+    /// Of a file that is verified: true if it has another hash, or cannot be read any more, though nothing was changed.
+    pub fn differs(&self) -> bool {
+        match self.finding {
+            Finding::Hashed { digest, .. } => self.known != Some(digest),
+            Finding::Failed(Problem::Io(_) | Problem::EndsEarly) => true,
+            Finding::Failed(_) | Finding::Changed(_) | Finding::Sampled { .. } => false,
+        }
+    }
 }
 
 /// What reading a file found.

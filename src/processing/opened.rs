@@ -76,11 +76,16 @@ impl Opened {
         buffer: &mut [u8],
         offset: u64,
         meter: &mut Meter<'_>,
-    ) -> io::Result<()> {
+    ) -> Result<(), Stop> {
         let asked = Instant::now();
-        self.file.read_exact_at(buffer, offset)?;
-        self.note(asked, buffer.len(), meter);
-        Ok(())
+        match self.file.read_exact_at(buffer, offset) {
+            Ok(()) => {
+                self.note(asked, buffer.len(), meter);
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(self.why_it_ended()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn note(&self, asked: Instant, length: usize, meter: &mut Meter<'_>) {
@@ -130,6 +135,14 @@ impl Opened {
             return Err(Stop::Changed(after));
         }
         Ok((after.ctime, after.is_racy(self.from, Nanos::now(), self.clock)))
+    }
+
+    /// Why nothing could be read where its size promises something: it was truncated, or never was as long.
+    pub(super) fn why_it_ended(&self) -> Stop {
+        match self.is_still_the_same() {
+            Err(stop) => stop,
+            Ok(_) => Stop::Failed(Problem::EndsEarly),
+        }
     }
 }
 

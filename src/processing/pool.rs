@@ -48,27 +48,22 @@ pub struct Batches {
 struct Amount {
     names: u64,
     /// Bytes of all names, as the totals count them.
-    named_bytes: u64,
-    /// Bytes that are truly read.
     bytes: u64,
 }
 
 impl Amount {
     fn of(jobs: &[Job]) -> Self {
         jobs.iter().fold(Self::default(), |amount, job| {
-            let (names, bytes) = (job.names.len() as u64, job.bytes_to_read());
-            Self {
-                names: amount.names + names,
-                named_bytes: amount.named_bytes.saturating_add(bytes.saturating_mul(names)),
-                bytes: amount.bytes.saturating_add(bytes),
-            }
+            let names = job.names.len() as u64;
+            let bytes = amount.bytes.saturating_add(job.bytes_to_read().saturating_mul(names));
+            Self { names: amount.names + names, bytes }
         })
     }
 
-    fn note_done(&self, progress: &Progress) {
+    fn note_done(&self, reader: &mut FileReader, progress: &Progress) {
         progress.done_files.add(self.names);
-        progress.done_bytes.add(self.named_bytes);
-        progress.read_bytes.add(self.bytes);
+        progress.done_bytes.add(self.bytes);
+        progress.read_bytes.add(reader.take_read_bytes());
     }
 }
 
@@ -165,7 +160,7 @@ fn read_batch(
             }
             Task::Twins(jobs) => reader.process_twins(jobs, meter, done)?,
         }
-        amount.note_done(progress);
+        amount.note_done(reader, progress);
         // What that took says whether it is worth it to ask for others before they are needed.
         if meter.waits() {
             let next = batch.drain(..most_ahead.min(batch.len())).flat_map(Task::into_jobs);
@@ -173,7 +168,7 @@ fn read_batch(
                 next.map(|job| (Amount::of(std::slice::from_ref(&job)), reader.expect(job))).collect();
             for (amount, begun) in ahead {
                 reader.finish(begun, meter, done)?;
-                amount.note_done(progress);
+                amount.note_done(reader, progress);
             }
         }
     }

@@ -37,6 +37,8 @@ pub struct FileReader {
     clock: Clock,
     /// Whether files of that directory have been what they were listed as, so far.
     takes_as_listed: bool,
+    /// Bytes of files that were read, until somebody takes the number.
+    pub(super) read_bytes: u64,
     pub(super) cancel: Cancel,
 }
 
@@ -74,6 +76,7 @@ impl FileReader {
             directory: None,
             clock: Clock::Unknown,
             takes_as_listed: true,
+            read_bytes: 0,
             cancel,
         }
     }
@@ -119,6 +122,7 @@ impl FileReader {
         while let Some(name) = names.next() {
             let problem = match self.find(&job, &name, opened.take(), meter) {
                 Ok(found) => {
+                    self.read_bytes += job.bytes_to_read();
                     // It holds for the names that are left, too.
                     job.names = std::iter::once(name).chain(names).collect();
                     match found {
@@ -137,6 +141,12 @@ impl FileReader {
             outcomes.push(job.outcome(name, problem));
         }
         Some(())
+    }
+
+    /// Bytes that were read since this was asked last, each once whatever the names; without files of which nothing was
+    /// found out.
+    pub fn take_read_bytes(&mut self) -> u64 {
+        std::mem::take(&mut self.read_bytes)
     }
 
     /// Hashes the small files that were read, and adds what became of them.
@@ -198,11 +208,7 @@ impl FileReader {
         }
         let from = self.gathered_bytes;
         let bytes = from..from + usize::try_from(opened.size()).unwrap_or_default();
-        match opened.read_exactly(&mut self.buffer[bytes.clone()], 0, meter) {
-            // Truncated; the stat that follows tells.
-            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error.into()),
-            Ok(()) | Err(_) => {}
-        }
+        opened.read_exactly(&mut self.buffer[bytes.clone()], 0, meter)?;
         let (ctime, racy) = opened.is_still_the_same()?;
         self.gathered_bytes = bytes.end;
         Ok(Content { bytes, ctime, racy })
@@ -304,8 +310,7 @@ impl FileReader {
             }
             let buffer = self.free();
             match opened.read_some(buffer, read, meter) {
-                // Truncated; the stat that follows tells.
-                Ok(0) => break,
+                Ok(0) => return Err(opened.why_it_ended()),
                 Ok(length) => {
                     hasher.update(&buffer[..length]);
                     read += length as u64;
@@ -325,12 +330,8 @@ impl FileReader {
                 return Err(Stop::Cancelled);
             }
             let buffer = &mut self.free()[..SAMPLE_PIECE];
-            match opened.read_exactly(buffer, offset, meter) {
-                Ok(()) => hasher.update(buffer),
-                // Truncated meanwhile; the stat that follows tells.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
-                Err(error) => return Err(error.into()),
-            };
+            opened.read_exactly(buffer, offset, meter)?;
+            hasher.update(buffer);
         }
         Ok(Sample(first_half(&hasher.finalize())))
     }
@@ -451,6 +452,34 @@ mod tests {
         link.names[0].key.name = b"link".as_slice().into();
         std::os::unix::fs::symlink(&path, link.names[0].path()).unwrap();
         assert!(matches!(read_one(&link), Finding::Failed(Problem::NotRegular)), "is not followed");
+    }
+
+    /// Files of sysfs say that they hold a page, and hold a line.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_that_ends_before_its_size_is_not_taken_for_what_was_read_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("f");
+        std::fs::write(&path, vec![7; 4096]).unwrap();
+        let short = Path::new("/sys/devices/system/cpu/online");
+        let concurrency = Concurrency::new(Threads::exactly(1));
+        let (mut reader, mut outcomes) = (FileReader::new(Cancel::default()), Vec::new());
+        for path in [&path, short, &path] {
+            let begun = reader.begin(job(path, Stage::Everything));
+            reader.finish(begun, &mut concurrency.meter(), &mut outcomes).unwrap();
+        }
+        reader.hash_gathered(&mut outcomes);
+        let of_sevens = Digest(*blake3::hash(&[7; 4096]).as_bytes());
+        let is_whole = |outcome: &Outcome| matches!(outcome.finding, Finding::Hashed { digest, .. } if digest == of_sevens);
+        let ends_early = |outcome: &Outcome| matches!(outcome.finding, Finding::Failed(Problem::EndsEarly));
+        assert_eq!(outcomes.len(), 3);
+        assert_eq!(outcomes.iter().filter(|outcome| is_whole(outcome)).count(), 2, "{outcomes:?}");
+        assert_eq!(outcomes.iter().filter(|outcome| ends_early(outcome)).count(), 1, "{outcomes:?}");
+
+        let job = job(short, Stage::Everything);
+        let opened = reader.open(&job, &job.names[0]).unwrap();
+        let hashed = reader.hash_rest(&opened, blake3::Hasher::new(), 0, &mut concurrency.meter());
+        assert!(matches!(hashed, Err(Stop::Failed(Problem::EndsEarly))), "whatever its size");
     }
 
     #[test]

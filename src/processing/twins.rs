@@ -90,6 +90,7 @@ impl FileReader {
         for ((job, opened), digest) in jobs.into_iter().zip(&opened).zip(hashed) {
             match digest.and_then(|digest| self.hashed(opened, digest, meter)) {
                 Ok(finding) => {
+                    self.read_bytes += job.bytes_to_read();
                     outcomes.extend(job.outcomes(&finding));
                 }
                 Err(Stop::Cancelled) => return None,

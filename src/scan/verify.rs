@@ -547,7 +547,7 @@ fn tally(outcome: &Outcome, report: &mut VerifyReport) -> bool {
             report.denied += 1;
             true
         }
-        Finding::Failed(Problem::Io(_)) => true,
+        Finding::Failed(Problem::Io(_) | Problem::EndsEarly) => true,
     }
 }
 

@@ -165,6 +165,8 @@ fn a_file_that_may_not_be_read_is_reported_and_tried_again() {
     let closed = sandbox.write("closed", "same");
     sandbox.write("open", "same");
     std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o000)).unwrap();
+    let scan = sandbox.scan_json(&["tree"]);
+    assert_eq!((&scan["hashed"], &scan["bytes_read"]), (&1.into(), &4.into()));
     sandbox.run(["scan", "tree"]).ends_with(1);
     sandbox.run(["resume"]).ends_with(1);
     assert!(sandbox.groups().is_empty());

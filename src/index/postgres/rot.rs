@@ -65,11 +65,6 @@ pub(super) async fn write_verified(
     let failed = || IndexError::during("record what is rotten");
     let is_denied =
         |outcome: &&Outcome| matches!(outcome.finding, Finding::Failed(Problem::PermissionDenied));
-    let differs = |outcome: &&Outcome| match outcome.finding {
-        Finding::Hashed { digest, .. } => outcome.known != Some(digest),
-        Finding::Failed(Problem::Io(_)) => true,
-        Finding::Failed(_) | Finding::Changed(_) | Finding::Sampled { .. } => false,
-    };
     let now = Nanos::now();
     for chunk in outcomes.chunks(most) {
         let (denied, others): (Vec<&Outcome>, Vec<&Outcome>) = chunk.iter().partition(|it| is_denied(it));
@@ -78,7 +73,7 @@ pub(super) async fn write_verified(
             let noted = Rows::of(&denied).bind_to(sqlx::query(NOTE_DENIED)).bind(problem);
             noted.execute(&mut *connection).await.map_err(failed())?;
         }
-        let differing: Vec<&Outcome> = others.iter().filter(|it| differs(it)).copied().collect();
+        let differing: Vec<&Outcome> = others.iter().filter(|it| it.differs()).copied().collect();
         if !differing.is_empty() {
             let known: Vec<Option<&[u8]>> =
                 differing.iter().map(|it| it.known.as_ref().map(|known| &known.0[..])).collect();

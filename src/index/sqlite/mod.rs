@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use sqlx::migrate::Migrate as _;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteSynchronous};
 use sqlx::{ConnectOptions as _, Connection as _};
 
 use self::spare::Spare;
@@ -139,10 +139,13 @@ impl SqliteIndex {
         if state == SchemaState::Foreign { Err(IndexError::NotAnIndex(self.location())) } else { Ok(None) }
     }
 
-    /// Makes the schema, or brings it up to date.
+    /// Makes the schema, or brings it up to date. Only here the file is told to have a write-ahead log, which it then keeps:
+    /// of two connections that do so at the same time, SQLite refuses one at once.
     async fn migrate(&self) -> Result<SqliteConnection> {
         let _lock = WriteLock::acquire(&self.path, &self.on_busy).await?;
         let mut connection = self.connect().await?;
+        let told = sqlx::query("pragma journal_mode = wal").execute(&mut connection).await;
+        told.map_err(IndexError::opening(&self.path))?;
         if let Err(source) = migrations::SQLITE.run(&mut connection).await {
             let _ = connection.close().await;
             return Err(IndexError::Schema { index: self.location(), source: source.into() });
@@ -157,7 +160,6 @@ impl SqliteIndex {
         let options = SqliteConnectOptions::new()
             .filename(&self.path)
             .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(BUSY_TIMEOUT)
             .foreign_keys(true)
@@ -217,9 +219,9 @@ impl SqliteIndex {
 
 #[derive(Debug, PartialEq, Eq)]
 enum SchemaState {
-    /// It has exactly the migrations that this program knows.
+    /// It has exactly the migrations that this program knows, and a write-ahead log.
     Current,
-    /// It is empty, or older, or newer: the migrator decides.
+    /// It is empty, or older, or newer, or somebody took its log away: the migrator decides.
     Other,
     /// It holds somebody else's tables.
     Foreign,
@@ -235,7 +237,8 @@ async fn schema_state(connection: &mut SqliteConnection) -> sqlx::Result<SchemaS
     let applied = applied.map_err(|error| sqlx::Error::Migrate(error.into()))?;
     let known = migrations::SQLITE.iter().map(|migration| (migration.version, &migration.checksum));
     let applied = applied.iter().map(|migration| (migration.version, &migration.checksum));
-    Ok(if applied.eq(known) { SchemaState::Current } else { SchemaState::Other })
+    let journal: String = sqlx::query_scalar("pragma journal_mode").fetch_one(connection).await?;
+    Ok(if applied.eq(known) && journal == "wal" { SchemaState::Current } else { SchemaState::Other })
 }
 
 #[async_trait(?Send)]
@@ -415,6 +418,7 @@ mod tests {
     use sqlx::migrate::{Migration, Migrator};
 
     use super::*;
+    use crate::cancel::Cancel;
     use crate::progress::Progress;
 
     #[tokio::test]
@@ -445,6 +449,57 @@ mod tests {
         assert!(!index.ask(is_marked).await.unwrap());
         writer.close().await.unwrap();
         assert!(!index.ask(is_marked).await.unwrap());
+    }
+
+    async fn connect_as_others(path: &Path) -> SqliteConnection {
+        SqliteConnectOptions::new().filename(path).create_if_missing(true).connect().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_index_that_another_process_is_making_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("index.db");
+        let lock = WriteLock::acquire(&path, &OnBusy::Fail).await.unwrap();
+        // As it is while it gets its write-ahead log.
+        let mut maker = connect_as_others(&path).await;
+        sqlx::query("begin immediate").execute(&mut maker).await.unwrap();
+
+        let was_told = Arc::new(tokio::sync::Notify::new());
+        let told = Arc::clone(&was_told);
+        let wait = OnBusy::Wait { cancel: Cancel::default(), tell: Arc::new(move |_| told.notify_one()) };
+        let made = async {
+            was_told.notified().await;
+            maker.close().await.unwrap();
+            drop(lock);
+            Ok(())
+        };
+        let (index, ()) = tokio::try_join!(SqliteIndex::create(&path, wait), made).unwrap();
+        assert_eq!(index.summary(&ReportFilter::default()).await.unwrap(), Summary::default());
+    }
+
+    #[tokio::test]
+    async fn an_index_gets_its_log_back_and_the_database_of_others_gets_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let change = async |path: &Path, statement| {
+            let mut connection = connect_as_others(path).await;
+            sqlx::raw_sql(statement).execute(&mut connection).await.unwrap();
+            connection.close().await.unwrap();
+        };
+        let theirs = directory.path().join("theirs.db");
+        change(&theirs, "create table theirs (id)").await;
+        let before = std::fs::read(&theirs).unwrap();
+        let refused = SqliteIndex::open(&theirs, OnBusy::Fail).await;
+        assert!(matches!(refused, Err(IndexError::NotAnIndex(_))));
+        assert_eq!(std::fs::read(&theirs).unwrap(), before);
+
+        let ours = directory.path().join("index.db");
+        drop(SqliteIndex::create(&ours, OnBusy::Fail).await.unwrap());
+        change(&ours, "pragma journal_mode = delete").await;
+        let index = SqliteIndex::open(&ours, OnBusy::Fail).await.unwrap();
+        let mut connection = index.connect().await.unwrap();
+        let journal: String =
+            sqlx::query_scalar("pragma journal_mode").fetch_one(&mut connection).await.unwrap();
+        assert_eq!(journal, "wal");
     }
 
     /// Contents moved to a table of their own in version 4.

@@ -74,12 +74,7 @@ pub(super) async fn write_verified(connection: &mut SqliteConnection, outcomes: 
         .await?;
 
     let now = Nanos::now();
-    let differs = |outcome: &&&Outcome| match outcome.finding {
-        Finding::Hashed { digest, .. } => outcome.known != Some(digest),
-        Finding::Failed(Problem::Io(_)) => true,
-        Finding::Failed(_) | Finding::Changed(_) | Finding::Sampled { .. } => false,
-    };
-    let differing: Vec<&Outcome> = others.iter().filter(differs).copied().collect();
+    let differing: Vec<&Outcome> = others.iter().filter(|outcome| outcome.differs()).copied().collect();
     RECORD.execute(connection, &differing, |binder, outcome| push_known(binder, outcome, now)).await?;
     let failed: Vec<&Outcome> =
         others.iter().filter(|outcome| matches!(outcome.finding, Finding::Failed(_))).copied().collect();
