@@ -1,6 +1,7 @@
 //! The walk: a directory is a task, listed by one thread of a pool, which sends what it found and
 //! queues the directories in it.
 
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fmt::Debug;
@@ -111,13 +112,16 @@ struct Walk<'a> {
     /// Files that links led to, by the device and inode of their directory: listed at the end, when it
     /// is known which directories were walked.
     linked_files: Mutex<HashMap<(u64, u64), LinkedFiles>>,
-    /// Directories seen, by device and inode; kept only where links can lead to one twice.
-    visited: Mutex<HashSet<(u64, u64)>>,
+    /// Directories seen, by device and inode, and whether under the path they have below the root; kept only where links can
+    /// lead to one twice.
+    visited: Mutex<HashMap<(u64, u64), bool>>,
 }
 
 /// Files that links led to in one directory.
 struct LinkedFiles {
     place: Place,
+    /// Its path below the root, if it lies there.
+    relative: Option<Vec<u8>>,
     entries: Vec<Entry>,
 }
 
@@ -155,16 +159,14 @@ enum Reach {
     Names(BTreeSet<Box<[u8]>>),
 }
 
-impl Task {
-    /// Puts the path of a name in this directory, as patterns see it, into `relative`.
-    fn put_relative(&self, relative: &mut Vec<u8>, name: &[u8]) {
-        relative.clear();
-        relative.extend_from_slice(&self.relative);
-        if !relative.is_empty() {
-            relative.push(b'/');
-        }
-        relative.extend_from_slice(name);
+/// Puts the path of a name in a directory, as patterns see both, into `relative`.
+fn put_relative(relative: &mut Vec<u8>, directory: &[u8], name: &[u8]) {
+    relative.clear();
+    relative.extend_from_slice(directory);
+    if !relative.is_empty() {
+        relative.push(b'/');
     }
+    relative.extend_from_slice(name);
 }
 
 /// Lists what is asked for of a root; blocks until done.
@@ -245,14 +247,12 @@ impl<'a> Walk<'a> {
         }
         let device = metadata.dev();
         let place = self.volumes.locate(directory, device);
-        let relative = strip_prefix(absolute_bytes(directory), absolute_bytes(&self.request.root));
-        let relative = relative.unwrap_or_default();
-        let relative = relative.strip_prefix(b"/").unwrap_or(relative).to_vec();
+        let relative = self.below_root(directory).unwrap_or_default().to_vec();
         let levels = relative.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).count();
         if reach == Reach::Below {
             self.note_entered(place.clone());
         }
-        self.visit(device, metadata.ino());
+        self.visit(device, metadata.ino(), true);
         let absolute = directory.to_path_buf();
         let task = Task { absolute, place, device, relative, depth: levels + 1, reach };
         self.tasks.push(task, FileStat::from(&metadata).mtime);
@@ -293,7 +293,7 @@ impl<'a> Walk<'a> {
             return self.look_at_names(task, &directory, names, listing);
         }
         while let Some(entry) = directory.next_entry()? {
-            task.put_relative(&mut relative, entry.name());
+            put_relative(&mut relative, &task.relative, entry.name());
             self.take_entry(task, &directory, &entry, &relative, listing)?;
             if self.stopped.load(Ordering::Relaxed) {
                 break;
@@ -312,7 +312,7 @@ impl<'a> Walk<'a> {
         let mut relative = Vec::new();
         for name in names {
             let entry = directory.entry(name)?;
-            task.put_relative(&mut relative, name);
+            put_relative(&mut relative, &task.relative, name);
             let taken = match &entry {
                 Some(entry) => self.take_entry(task, directory, entry, &relative, listing)?,
                 None => Taken::No,
@@ -403,8 +403,11 @@ impl<'a> Walk<'a> {
         if self.request.settings.max_depth.is_some_and(|levels| depth > levels) {
             return Ok(Taken::No);
         }
-        if self.request.settings.follow_links && !self.visit(device, stat.inode) {
-            return Ok(Taken::No);
+        if self.request.settings.follow_links {
+            let is_own_path = self.below_root(&absolute) == Some(relative);
+            if !self.visit(device, stat.inode, is_own_path) {
+                return Ok(Taken::No);
+            }
         }
         if reach == Reach::Itself {
             locked(&self.listed).push(place.clone());
@@ -437,7 +440,7 @@ impl<'a> Walk<'a> {
         if metadata.is_dir() {
             let depth = task.depth + 1;
             let too_deep = self.request.settings.max_depth.is_some_and(|levels| depth > levels);
-            if too_deep || !self.visit(device, metadata.ino()) {
+            if too_deep || !self.visit(device, metadata.ino(), false) {
                 return;
             }
             locked(&self.linked).push(place.clone());
@@ -448,37 +451,58 @@ impl<'a> Walk<'a> {
         }
         let wanted = metadata.is_file()
             && self.request.filter.includes(relative)
-            && self.request.filter.takes_size(metadata.len());
+            && self.request.filter.takes_size(metadata.len())
+            && !self.request.own_files.contains(&absolute);
         if let (true, Some(name)) = (wanted, absolute.file_name()) {
             let entry = Entry::of(name.as_bytes(), &FileStat::from(&metadata), device);
+            let relative = self.below_root(directory).map(<[u8]>::to_vec);
+            let files = LinkedFiles { place, relative, entries: Vec::new() };
             let directory = (device, inside.ino());
-            let mut linked_files = locked(&self.linked_files);
-            let files = linked_files.entry(directory).or_insert(LinkedFiles { place, entries: Vec::new() });
-            files.entries.push(entry);
-            drop(linked_files);
+            locked(&self.linked_files).entry(directory).or_insert(files).entries.push(entry);
         }
     }
 
     /// Of a directory that was not walked, the files that links led to are all there is: those that
-    /// no link leads to any more are gone. In one that was, they join the others.
+    /// no link leads to any more are gone. In one that was, those that it did not take by itself join the others.
     fn list_linked_files(&self) {
         if self.stopped.load(Ordering::Relaxed) {
             return;
         }
         let linked_files = std::mem::take(&mut *locked(&self.linked_files));
-        for ((device, inode), LinkedFiles { place, mut entries }) in linked_files {
+        let is_whole = matches!(self.request.part, Part::Whole);
+        for ((device, inode), LinkedFiles { place, relative, mut entries }) in linked_files {
             entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
             entries.dedup_by(|a, b| a.name == b.name);
-            let was_walked = !self.visit(device, inode);
+            let was_walked_as_itself = locked(&self.visited).get(&(device, inode)) == Some(&true);
+            if let Some(directory) = relative.filter(|_| is_whole && was_walked_as_itself) {
+                entries.retain(|entry| !self.takes_by_itself(&directory, entry));
+                if entries.is_empty() {
+                    continue;
+                }
+            }
+            let was_walked = !self.visit(device, inode, false);
             if !was_walked {
                 locked(&self.linked).push(place.clone());
             }
             // Of a part, what was not walked may be walked with the rest.
-            let is_all = !was_walked && matches!(self.request.part, Part::Whole);
+            let is_all = !was_walked && is_whole;
             let coverage = if is_all { Coverage::Whole } else { Coverage::Selected(Absent::default()) };
             let Place { volume, path } = place;
             self.note_sent(&self.outbox.push(Listing { volume, directory: path, coverage, entries }));
         }
+    }
+
+    /// True if a file is listed with its directory, whether a link leads to it or not.
+    fn takes_by_itself(&self, directory: &[u8], file: &Entry) -> bool {
+        let mut relative = Vec::new();
+        put_relative(&mut relative, directory, &file.name);
+        !self.request.filter.passes_over(&file.name, &relative) && self.request.filter.includes(&relative)
+    }
+
+    /// A path as patterns see it, if it is that of the root or of something below.
+    fn below_root<'p>(&self, path: &'p Path) -> Option<&'p [u8]> {
+        let below = strip_prefix(absolute_bytes(path), absolute_bytes(&self.request.root))?;
+        Some(below.strip_prefix(b"/").unwrap_or(below))
     }
 
     /// True if the nearest root around a place is not this one.
@@ -504,8 +528,14 @@ impl<'a> Walk<'a> {
     }
 
     /// True the first time.
-    fn visit(&self, device: u64, inode: u64) -> bool {
-        locked(&self.visited).insert((device, inode))
+    fn visit(&self, device: u64, inode: u64, is_own_path: bool) -> bool {
+        match locked(&self.visited).entry((device, inode)) {
+            Occupied(_) => false,
+            Vacant(new) => {
+                new.insert(is_own_path);
+                true
+            }
+        }
     }
 
     fn note_entered(&self, place: Place) {

@@ -167,7 +167,8 @@ fn links_are_followed_only_if_asked_for_and_loops_end() {
     symlink(sandbox.path().join("outside"), sandbox.tree().join("away")).unwrap();
     sandbox.scan();
     assert_eq!(sandbox.group_names(), [["copy", "real/file"]]);
-    sandbox.run(["scan", "--follow-links", "tree"]).succeeds();
+    let scan = sandbox.scan_json(&["--follow-links", "tree"]);
+    assert_eq!((&scan["files_seen"], &scan["directories"]), (&3.into(), &3.into()), "each is counted once");
     let far = sandbox.path().join("outside/far").to_string_lossy().into_owned();
     assert_eq!(sandbox.group_names(), [[far.as_str(), "copy", "real/file"]]);
     sandbox.run(["roots", "remove", "tree"]).succeeds();
