@@ -151,6 +151,16 @@ impl IndexError {
         }
     }
 
+    /// Translates what kept the tables of the index at `location` from being made or brought up to date.
+    pub(super) fn migrating(location: String) -> impl FnOnce(MigrateError) -> Self {
+        |source| match source {
+            MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
+                Self::during("make the index")(source)
+            }
+            source => Self::Schema { index: location, source: source.into() },
+        }
+    }
+
     /// The SQLSTATE of PostgreSQL's answer.
     fn sql_state(&self) -> Option<String> {
         let (Self::Database { source, .. } | Self::Unreachable { source, .. }) = self else { return None };

@@ -163,10 +163,15 @@ pub fn notes(head: &Head) -> Vec<String> {
         notes.push(format!("not complete: {path} was not walked to its end; run 'dupfind resume'"));
     }
     if summary.problems > 0 {
-        let problems = if summary.problems == 1 { "1 file or directory" } else { "files and directories" };
-        let number =
-            if summary.problems == 1 { String::new() } else { format!("{} ", count(summary.problems)) };
-        notes.push(format!("{number}{problems} could not be read, or are not what they were; 'dupfind status --problems' lists them"));
+        let what = if summary.problems == 1 {
+            "1 file or directory could not be read, or is not what it was".to_owned()
+        } else {
+            format!(
+                "{} files and directories could not be read, or are not what they were",
+                count(summary.problems)
+            )
+        };
+        notes.push(format!("{what}; 'dupfind status --problems' lists them"));
     }
     notes
 }

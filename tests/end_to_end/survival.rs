@@ -182,8 +182,10 @@ mod sqlite_only {
         std::fs::create_dir(&disk).unwrap();
         let dupfind = env!("CARGO_BIN_EXE_dupfind");
         let script = format!(
-            "mount -t tmpfs -o size=300k tmpfs {disk} || exit 77
+            "mount -t tmpfs -o size=64k tmpfs {disk} || exit 77
              export HOME={home}
+             {dupfind} scan --db-url sqlite://{disk}/index.db {tree} 2>{disk}.made; echo made $?
+             mount -o remount,size=300k {disk}
              {dupfind} scan --db-url sqlite://{disk}/index.db {tree} 2>{disk}.err; echo scan $?
              {dupfind} status --db-url sqlite://{disk}/index.db >/dev/null; echo status $?
              mount -o remount,size=100m {disk}
@@ -194,14 +196,17 @@ mod sqlite_only {
             tree = sandbox.tree().display(),
         );
         let said = in_own_mounts(&script);
-        let error = std::fs::read_to_string(disk.with_extension("err")).unwrap_or_default();
+        let [made, error] =
+            ["made", "err"].map(|of| std::fs::read_to_string(disk.with_extension(of)).unwrap_or_default());
         assert_eq!(
             said.lines().collect::<Vec<_>>(),
-            ["scan 3", "status 0", "again 0", "report 0"],
-            "{error}"
+            ["made 3", "scan 3", "status 0", "again 0", "report 0"],
+            "{made}{error}"
         );
-        assert!(error.contains("no space left for the index"), "{error}");
-        assert_eq!(error.trim_end().lines().count(), 1, "{error}");
+        for error in [made, error] {
+            assert!(error.contains("no space left for the index"), "{error}");
+            assert_eq!(error.trim_end().lines().count(), 1, "{error}");
+        }
         assert_groups(&disk.with_extension("json"), 2001);
     }
 }

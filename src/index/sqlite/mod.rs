@@ -148,7 +148,7 @@ impl SqliteIndex {
         told.map_err(IndexError::opening(&self.path))?;
         if let Err(source) = migrations::SQLITE.run(&mut connection).await {
             let _ = connection.close().await;
-            return Err(IndexError::Schema { index: self.location(), source: source.into() });
+            return Err(IndexError::migrating(self.location())(source));
         }
         Ok(connection)
     }
