@@ -1,7 +1,6 @@
 //! The walk: a directory is a task, listed by one thread of a pool, which sends what it found and
 //! queues the directories in it.
 
-use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fmt::Debug;
@@ -112,9 +111,10 @@ struct Walk<'a> {
     /// Files that links led to, by the device and inode of their directory: listed at the end, when it
     /// is known which directories were walked.
     linked_files: Mutex<HashMap<(u64, u64), LinkedFiles>>,
-    /// Directories seen, by device and inode, and whether under the path they have below the root; kept only where links can
-    /// lead to one twice.
-    visited: Mutex<HashMap<(u64, u64), bool>>,
+    /// Directories seen, by device and inode; kept only where links can lead to one twice.
+    visited: Mutex<HashSet<(u64, u64)>>,
+    /// Those of them that were listed to their end under the path that they have below the root.
+    listed_as_itself: Mutex<HashSet<(u64, u64)>>,
 }
 
 /// Files that links led to in one directory.
@@ -135,6 +135,8 @@ struct Task {
     /// Levels below the root: its own entries are at 1.
     depth: usize,
     reach: Reach,
+    /// Its device and inode, if links may lead to its files, too, and none led to itself.
+    as_itself: Option<(u64, u64)>,
 }
 
 /// What became of an entry.
@@ -200,6 +202,7 @@ pub fn walk(
         linked: Mutex::default(),
         linked_files: Mutex::default(),
         visited: Mutex::default(),
+        listed_as_itself: Mutex::default(),
     };
     walk.begin()?;
     let list = |running: Running<'_, Task>, (): &mut (), meter: &mut Meter<'_>| {
@@ -252,9 +255,10 @@ impl<'a> Walk<'a> {
         if reach == Reach::Below {
             self.note_entered(place.clone());
         }
-        self.visit(device, metadata.ino(), true);
+        self.visit(device, metadata.ino());
         let absolute = directory.to_path_buf();
-        let task = Task { absolute, place, device, relative, depth: levels + 1, reach };
+        let as_itself = self.request.settings.follow_links.then_some((device, metadata.ino()));
+        let task = Task { absolute, place, device, relative, depth: levels + 1, reach, as_itself };
         self.tasks.push(task, FileStat::from(&metadata).mtime);
         Ok(())
     }
@@ -274,7 +278,10 @@ impl<'a> Walk<'a> {
         }
         let was_stopped = self.stopped.load(Ordering::Relaxed);
         match read {
-            Ok(()) => self.note_sent(&listing.close(None, was_stopped)),
+            Ok(()) => {
+                locked(&self.listed_as_itself).extend(task.as_itself);
+                self.note_sent(&listing.close(None, was_stopped));
+            }
             // Removed since its parent was listed: that is no trouble, it is simply gone.
             Err(error) if Problem::of(&error) == Problem::Vanished && task.depth > 1 => {}
             Err(error) => self.note_sent(&listing.close(Some(Problem::of(&error)), was_stopped)),
@@ -403,16 +410,17 @@ impl<'a> Walk<'a> {
         if self.request.settings.max_depth.is_some_and(|levels| depth > levels) {
             return Ok(Taken::No);
         }
+        let mut as_itself = None;
         if self.request.settings.follow_links {
-            let is_own_path = self.below_root(&absolute) == Some(relative);
-            if !self.visit(device, stat.inode, is_own_path) {
+            if !self.visit(device, stat.inode) {
                 return Ok(Taken::No);
             }
+            as_itself = (self.below_root(&absolute) == Some(relative)).then_some((device, stat.inode));
         }
         if reach == Reach::Itself {
             locked(&self.listed).push(place.clone());
         }
-        let task = Task { absolute, place, device, relative: relative.to_vec(), depth, reach };
+        let task = Task { absolute, place, device, relative: relative.to_vec(), depth, reach, as_itself };
         self.tasks.push(task, stat.mtime);
         Ok(Taken::AsDirectory)
     }
@@ -440,12 +448,12 @@ impl<'a> Walk<'a> {
         if metadata.is_dir() {
             let depth = task.depth + 1;
             let too_deep = self.request.settings.max_depth.is_some_and(|levels| depth > levels);
-            if too_deep || !self.visit(device, metadata.ino(), false) {
+            if too_deep || !self.visit(device, metadata.ino()) {
                 return;
             }
             locked(&self.linked).push(place.clone());
             let (relative, reach) = (relative.to_vec(), Reach::Below);
-            let task = Task { absolute, place, device, relative, depth, reach };
+            let task = Task { absolute, place, device, relative, depth, reach, as_itself: None };
             self.tasks.push(task, FileStat::from(&metadata).mtime);
             return;
         }
@@ -473,14 +481,14 @@ impl<'a> Walk<'a> {
         for ((device, inode), LinkedFiles { place, relative, mut entries }) in linked_files {
             entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
             entries.dedup_by(|a, b| a.name == b.name);
-            let was_walked_as_itself = locked(&self.visited).get(&(device, inode)) == Some(&true);
-            if let Some(directory) = relative.filter(|_| is_whole && was_walked_as_itself) {
+            let was_listed = locked(&self.listed_as_itself).contains(&(device, inode));
+            if let Some(directory) = relative.filter(|_| is_whole && was_listed) {
                 entries.retain(|entry| !self.takes_by_itself(&directory, entry));
                 if entries.is_empty() {
                     continue;
                 }
             }
-            let was_walked = !self.visit(device, inode, false);
+            let was_walked = !self.visit(device, inode);
             if !was_walked {
                 locked(&self.linked).push(place.clone());
             }
@@ -528,14 +536,8 @@ impl<'a> Walk<'a> {
     }
 
     /// True the first time.
-    fn visit(&self, device: u64, inode: u64, is_own_path: bool) -> bool {
-        match locked(&self.visited).entry((device, inode)) {
-            Occupied(_) => false,
-            Vacant(new) => {
-                new.insert(is_own_path);
-                true
-            }
-        }
+    fn visit(&self, device: u64, inode: u64) -> bool {
+        locked(&self.visited).insert((device, inode))
     }
 
     fn note_entered(&self, place: Place) {

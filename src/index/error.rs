@@ -2,10 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
+use sqlx::error::DatabaseError;
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::PgDatabaseError;
 
 use crate::model::path::escape_path;
+
+/// The byte of SQLite's result code that tells the kind; the others tell more.
+const PRIMARY: u32 = 0xff;
+
+/// `SQLITE_IOERR_SHMSIZE`: the index of the write-ahead log could not grow.
+const NO_ROOM_FOR_SHARED_MEMORY: u32 = 4874;
 
 /// An index operation that failed.
 #[derive(Debug, thiserror::Error)]
@@ -140,24 +147,35 @@ impl IndexError {
                     _ => Self::Database { operation, source },
                 };
             }
-            let code: u32 = error.code().and_then(|code| code.parse().ok()).unwrap_or_default();
-            // The low byte is the primary code, see https://www.sqlite.org/rescode.html
-            match code & 0xff {
-                8 => Self::ReadOnly,
-                11 | 26 => Self::Damaged(error.message().to_owned()),
-                13 => Self::Full { operation },
-                _ => Self::Database { operation, source },
-            }
+            Self::of_sqlite(error, operation).unwrap_or(Self::Database { operation, source })
         }
     }
 
-    /// Translates what kept the tables of the index at `location` from being made or brought up to date.
+    /// Translates what kept the tables of the SQLite index at `location` from being made or brought up to date.
     pub(super) fn migrating(location: String) -> impl FnOnce(MigrateError) -> Self {
-        |source| match source {
-            MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _) => {
-                Self::during("make the index")(source)
-            }
-            source => Self::Schema { index: location, source: source.into() },
+        |source| {
+            let known = match &source {
+                MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+                    error.as_database_error().and_then(|error| Self::of_sqlite(error, "make the index"))
+                }
+                _ => None,
+            };
+            known.unwrap_or(Self::Schema { index: location, source: source.into() })
+        }
+    }
+
+    /// What an answer of SQLite means, if more can be said than its words.
+    fn of_sqlite(answer: &dyn DatabaseError, operation: &'static str) -> Option<Self> {
+        // See https://www.sqlite.org/rescode.html
+        let code: u32 = answer.code().and_then(|code| code.parse().ok()).unwrap_or_default();
+        if code == NO_ROOM_FOR_SHARED_MEMORY {
+            return Some(Self::Full { operation });
+        }
+        match code & PRIMARY {
+            8 => Some(Self::ReadOnly),
+            11 | 26 => Some(Self::Damaged(answer.message().to_owned())),
+            13 => Some(Self::Full { operation }),
+            _ => None,
         }
     }
 

@@ -114,6 +114,9 @@ pub fn forget_cached(file: &File, part: Range<u64>) {
 /// A file opened with this keeps its time of last access: reading changes nothing, and nothing is written for it.
 pub(super) const WITHOUT_ACCESS_TIME: OFlags = OFlags::NOATIME;
 
+/// A directory opened with this need not be readable: its files are found by their names all the same.
+pub(super) const TO_LOOK_INTO: OFlags = OFlags::PATH;
+
 /// `PATH_MAX` without room for one more name and its separators (limits.h, `path_resolution(7)`).
 const LONGEST_DIRECTORY: usize = 4096 - 256 - 2;
 

@@ -70,11 +70,9 @@ pub fn is_link_refused(error: &io::Error) -> bool {
 pub struct Directory(OwnedFd);
 
 impl Directory {
-    /// Opens a directory whose path may be of any length.
+    /// Opens a directory whose path may be of any length. On Linux it need not be one that this user may list.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let short = ShortPath::of(path)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self(rustix::fs::open(short.as_path(), flags, Mode::empty())?))
+        open_directory(path, system::TO_LOOK_INTO).map(Self)
     }
 
     /// The device of its filesystem.
@@ -101,6 +99,11 @@ impl Directory {
         };
         Ok(File::from(opened?))
     }
+}
+
+fn open_directory(path: &Path, access: OFlags) -> io::Result<OwnedFd> {
+    let short = ShortPath::of(path)?;
+    Ok(rustix::fs::open(short.as_path(), access | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// What an entry of a directory is.
@@ -154,8 +157,7 @@ pub struct OpenDirectory(Dir);
 impl OpenDirectory {
     /// Opens a directory whose path may be of any length.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let Directory(opened) = Directory::open(path)?;
-        Ok(Self(Dir::new(opened)?))
+        Ok(Self(Dir::new(open_directory(path, OFlags::RDONLY)?)?))
     }
 
     /// The next entry but itself and its parent; none at the end.

@@ -22,6 +22,10 @@ pub fn mount_points() -> io::Result<Vec<MountPoint>> {
 #[cfg_attr(target_os = "linux", expect(dead_code, reason = "only its own tests compile it there"))]
 pub const WITHOUT_ACCESS_TIME: OFlags = OFlags::empty();
 
+/// Only what may be listed is looked into.
+#[cfg_attr(target_os = "linux", expect(dead_code, reason = "only its own tests compile it there"))]
+pub const TO_LOOK_INTO: OFlags = OFlags::RDONLY;
+
 /// Nobody is asked: a file that was read of late may be read from memory.
 pub fn forget_cached(_file: &File, _part: Range<u64>) {}
 

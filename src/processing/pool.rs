@@ -86,7 +86,7 @@ impl Task {
 impl Batches {
     /// Adds a task, to the last batch if that has room.
     pub fn push(&mut self, task: Task) {
-        let bytes = Amount::of(task.jobs()).bytes;
+        let bytes = task.jobs().iter().map(Job::bytes_to_read).fold(0, u64::saturating_add);
         self.bytes_in_last = self.bytes_in_last.saturating_add(bytes);
         match self.waiting.back_mut() {
             Some(last) if last.len() < TASKS_IN_BATCH && self.bytes_in_last <= BYTES_IN_BATCH => {

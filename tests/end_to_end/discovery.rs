@@ -176,6 +176,37 @@ fn links_are_followed_only_if_asked_for_and_loops_end() {
 }
 
 #[test]
+fn a_link_leads_into_a_directory_that_may_not_be_listed() {
+    if rustix::process::geteuid().is_root() {
+        return as_ordinary_user("discovery::a_link_leads_into_a_directory_that_may_not_be_listed");
+    }
+    let sandbox = Sandbox::new();
+    sandbox.write("copy", "same");
+    let file = sandbox.write("closed/file", "same");
+    symlink("closed/file", sandbox.tree().join("link")).unwrap();
+    let closed = file.parent().unwrap();
+    std::fs::set_permissions(closed, std::fs::Permissions::from_mode(0o100)).unwrap();
+    sandbox.run(["scan", "--follow-links", "tree"]).ends_with(1);
+    assert_eq!(sandbox.group_names(), [["closed/file", "copy"]]);
+    std::fs::set_permissions(closed, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn the_index_is_no_file_of_its_own_even_if_links_lead_to_it() {
+    let sandbox = Sandbox::new();
+    let real = sandbox.tree().join("real");
+    std::fs::create_dir(&real).unwrap();
+    symlink(&real, sandbox.path().join("data")).unwrap();
+    let index = format!("sqlite://{}", sandbox.path().join("data/own.db").display());
+    symlink("real/own.db", sandbox.tree().join("link")).unwrap();
+    for _ in 0..2 {
+        let arguments = ["scan", "--follow-links", "--hash-all", "--db-url", &index, "tree"];
+        let said = sandbox.run(arguments).succeeds().stdout();
+        assert!(said.starts_with("0 files"), "{said}");
+    }
+}
+
+#[test]
 fn what_is_no_regular_file_is_passed_over() {
     let sandbox = Sandbox::new();
     sandbox.write("file", "x");

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use sqlx::migrate::Migrate as _;
+use sqlx::migrate::{Migrate as _, MigrateError};
 use sqlx::postgres::PgConnection;
 
 use super::lock::OnBusy;
@@ -131,12 +131,15 @@ impl PostgresIndex {
     async fn migrate(&self) -> Result<()> {
         let attempt = async || {
             let mut connection = self.session.acquire("open the index").await?;
-            let migrated = migrations::POSTGRES.run(&mut *connection).await;
-            if migrated.is_err() {
-                // It may still hold the lock; the connection ends, and the lock with it.
-                drop(connection.detach());
+            match migrations::POSTGRES.run(&mut *connection).await {
+                Ok(()) => Ok(()),
+                Err(MigrateError::Execute(source) | MigrateError::ExecuteMigration(source, _)) => {
+                    // It may still hold the lock; the connection ends, and the lock with it.
+                    drop(connection.detach());
+                    Err(IndexError::during("make the index")(source))
+                }
+                Err(source) => Err(IndexError::Schema { index: self.location(), source: source.into() }),
             }
-            migrated.map_err(IndexError::migrating(self.location()))
         };
         self.session.patiently(attempt).await
     }

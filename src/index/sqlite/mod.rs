@@ -139,13 +139,11 @@ impl SqliteIndex {
         if state == SchemaState::Foreign { Err(IndexError::NotAnIndex(self.location())) } else { Ok(None) }
     }
 
-    /// Makes the schema, or brings it up to date. Only here the file is told to have a write-ahead log, which it then keeps:
-    /// of two connections that do so at the same time, SQLite refuses one at once.
+    /// Makes the schema, or brings it up to date.
     async fn migrate(&self) -> Result<SqliteConnection> {
         let _lock = WriteLock::acquire(&self.path, &self.on_busy).await?;
         let mut connection = self.connect().await?;
-        let told = sqlx::query("pragma journal_mode = wal").execute(&mut connection).await;
-        told.map_err(IndexError::opening(&self.path))?;
+        keep_log(&mut connection).await?;
         if let Err(source) = migrations::SQLITE.run(&mut connection).await {
             let _ = connection.close().await;
             return Err(IndexError::migrating(self.location())(source));
@@ -217,11 +215,18 @@ impl SqliteIndex {
     }
 }
 
+/// Has an index written with a write-ahead log, as it then stays. Only for whoever holds the writers' lock: of two
+/// connections that do this to a file without one, SQLite refuses the second at once.
+async fn keep_log(connection: &mut SqliteConnection) -> Result<()> {
+    let told = sqlx::query("pragma journal_mode = wal").execute(connection).await;
+    told.map(drop).map_err(IndexError::during("prepare to write"))
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum SchemaState {
-    /// It has exactly the migrations that this program knows, and a write-ahead log.
+    /// It has exactly the migrations that this program knows.
     Current,
-    /// It is empty, or older, or newer, or somebody took its log away: the migrator decides.
+    /// It is empty, or older, or newer: the migrator decides.
     Other,
     /// It holds somebody else's tables.
     Foreign,
@@ -237,8 +242,7 @@ async fn schema_state(connection: &mut SqliteConnection) -> sqlx::Result<SchemaS
     let applied = applied.map_err(|error| sqlx::Error::Migrate(error.into()))?;
     let known = migrations::SQLITE.iter().map(|migration| (migration.version, &migration.checksum));
     let applied = applied.iter().map(|migration| (migration.version, &migration.checksum));
-    let journal: String = sqlx::query_scalar("pragma journal_mode").fetch_one(connection).await?;
-    Ok(if applied.eq(known) && journal == "wal" { SchemaState::Current } else { SchemaState::Other })
+    Ok(if applied.eq(known) { SchemaState::Current } else { SchemaState::Other })
 }
 
 #[async_trait(?Send)]
@@ -248,12 +252,15 @@ impl Index for SqliteIndex {
     }
 
     fn own_files(&self) -> Vec<PathBuf> {
+        // SQLite has its log beside the file itself, wherever links to it are.
+        let real = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
         let beside = |suffix: &str| {
-            let mut name = self.path.clone().into_os_string();
+            let mut name = real.clone().into_os_string();
             name.push(suffix);
             PathBuf::from(name)
         };
-        vec![self.path.clone(), beside("-wal"), beside("-shm"), beside("-journal"), lock_path(&self.path)]
+        let log = ["-wal", "-shm", "-journal"].map(beside);
+        [lock_path(&self.path), lock_path(&real), real].into_iter().chain(log).collect()
     }
 
     fn is_shared(&self) -> bool {
@@ -421,12 +428,15 @@ mod tests {
     use crate::cancel::Cancel;
     use crate::progress::Progress;
 
+    fn participant() -> Participant {
+        Participant { host: "here".into(), task: "test", progress: Arc::new(Progress::default()) }
+    }
+
     #[tokio::test]
     async fn a_connection_is_kept_for_the_next_question_while_somebody_writes() {
         let directory = tempfile::tempdir().unwrap();
         let index = SqliteIndex::create(&directory.path().join("index.db"), OnBusy::Fail).await.unwrap();
-        let progress = Arc::new(Progress::default());
-        let participant = Participant { host: "here".into(), task: "test", progress };
+        let participant = participant();
         let is_marked = async |connection: &mut SqliteConnection| {
             let cache_size: i64 =
                 sqlx::query_scalar("pragma cache_size").fetch_one(&mut *connection).await.unwrap();
@@ -493,10 +503,12 @@ mod tests {
         assert_eq!(std::fs::read(&theirs).unwrap(), before);
 
         let ours = directory.path().join("index.db");
-        drop(SqliteIndex::create(&ours, OnBusy::Fail).await.unwrap());
+        let index = SqliteIndex::create(&ours, OnBusy::Fail).await.unwrap();
+        index.connect().await.unwrap().close().await.unwrap();
         change(&ours, "pragma journal_mode = delete").await;
         let index = SqliteIndex::open(&ours, OnBusy::Fail).await.unwrap();
-        let mut connection = index.connect().await.unwrap();
+        index.writer(&participant()).await.unwrap().close().await.unwrap();
+        let mut connection = connect_as_others(&ours).await;
         let journal: String =
             sqlx::query_scalar("pragma journal_mode").fetch_one(&mut connection).await.unwrap();
         assert_eq!(journal, "wal");

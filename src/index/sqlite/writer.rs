@@ -10,7 +10,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::lookups::{HASHES, LookUp, SIZES};
 use super::spare::OpenSpare;
-use super::{SqliteIndex, catalog, discovery, pending, rot, summary, watches, workers, write_back};
+use super::{SqliteIndex, catalog, discovery, keep_log, pending, rot, summary, watches, workers, write_back};
 use crate::index::convert;
 use crate::index::lock::WriteLock;
 use crate::index::{IndexError, PendingReader, Result, Writer, Written};
@@ -53,6 +53,8 @@ impl SqliteWriter {
         participant: &Participant,
     ) -> Result<Self> {
         let mut connection = index.connect().await?;
+        // The file may be another than the one that was opened.
+        keep_log(&mut connection).await?;
         let result = sqlx::raw_sql(discovery::TEMPORARY_TABLES).execute(&mut connection).await;
         result.map_err(IndexError::during("prepare to write"))?;
         let spare = index.spare.open();
