@@ -94,6 +94,9 @@ pub struct WalkEnd {
     pub linked: Vec<Place>,
 }
 
+/// The device and the inode of a directory.
+type DirectoryNumber = (u64, u64);
+
 /// What all tasks of a walk share.
 struct Walk<'a> {
     request: &'a WalkRequest,
@@ -108,20 +111,18 @@ struct Walk<'a> {
     entered: Mutex<Vec<Place>>,
     listed: Mutex<Vec<Place>>,
     linked: Mutex<Vec<Place>>,
-    /// Files that links led to, by the device and inode of their directory: listed at the end, when it
+    /// Files that links led to, by their directory: listed at the end, when it
     /// is known which directories were walked.
-    linked_files: Mutex<HashMap<(u64, u64), LinkedFiles>>,
-    /// Directories seen, by device and inode; kept only where links can lead to one twice.
-    visited: Mutex<HashSet<(u64, u64)>>,
-    /// Those of them that were listed to their end under the path that they have below the root.
-    listed_as_itself: Mutex<HashSet<(u64, u64)>>,
+    linked_files: Mutex<HashMap<DirectoryNumber, LinkedFiles>>,
+    /// Directories seen; kept only where links can lead to one twice.
+    visited: Mutex<HashSet<DirectoryNumber>>,
+    /// The paths, as patterns see them, under which these were listed to their end.
+    listed_under: Mutex<HashMap<DirectoryNumber, Box<[u8]>>>,
 }
 
 /// Files that links led to in one directory.
 struct LinkedFiles {
     place: Place,
-    /// Its path below the root, if it lies there.
-    relative: Option<Vec<u8>>,
     entries: Vec<Entry>,
 }
 
@@ -130,13 +131,12 @@ struct Task {
     absolute: PathBuf,
     place: Place,
     device: u64,
+    inode: u64,
     /// The path below the root, as patterns see it.
     relative: Vec<u8>,
     /// Levels below the root: its own entries are at 1.
     depth: usize,
     reach: Reach,
-    /// Its device and inode, if links may lead to its files, too, and none led to itself.
-    as_itself: Option<(u64, u64)>,
 }
 
 /// What became of an entry.
@@ -202,7 +202,7 @@ pub fn walk(
         linked: Mutex::default(),
         linked_files: Mutex::default(),
         visited: Mutex::default(),
-        listed_as_itself: Mutex::default(),
+        listed_under: Mutex::default(),
     };
     walk.begin()?;
     let list = |running: Running<'_, Task>, (): &mut (), meter: &mut Meter<'_>| {
@@ -250,15 +250,17 @@ impl<'a> Walk<'a> {
         }
         let device = metadata.dev();
         let place = self.volumes.locate(directory, device);
-        let relative = self.below_root(directory).unwrap_or_default().to_vec();
+        let relative = strip_prefix(absolute_bytes(directory), absolute_bytes(&self.request.root));
+        let relative = relative.unwrap_or_default();
+        let relative = relative.strip_prefix(b"/").unwrap_or(relative).to_vec();
         let levels = relative.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).count();
         if reach == Reach::Below {
             self.note_entered(place.clone());
         }
-        self.visit(device, metadata.ino());
+        let inode = metadata.ino();
+        self.visit(device, inode);
         let absolute = directory.to_path_buf();
-        let as_itself = self.request.settings.follow_links.then_some((device, metadata.ino()));
-        let task = Task { absolute, place, device, relative, depth: levels + 1, reach, as_itself };
+        let task = Task { absolute, place, device, inode, relative, depth: levels + 1, reach };
         self.tasks.push(task, FileStat::from(&metadata).mtime);
         Ok(())
     }
@@ -279,7 +281,10 @@ impl<'a> Walk<'a> {
         let was_stopped = self.stopped.load(Ordering::Relaxed);
         match read {
             Ok(()) => {
-                locked(&self.listed_as_itself).extend(task.as_itself);
+                if self.request.settings.follow_links {
+                    let relative = task.relative.as_slice().into();
+                    locked(&self.listed_under).insert((task.device, task.inode), relative);
+                }
                 self.note_sent(&listing.close(None, was_stopped));
             }
             // Removed since its parent was listed: that is no trouble, it is simply gone.
@@ -410,17 +415,14 @@ impl<'a> Walk<'a> {
         if self.request.settings.max_depth.is_some_and(|levels| depth > levels) {
             return Ok(Taken::No);
         }
-        let mut as_itself = None;
-        if self.request.settings.follow_links {
-            if !self.visit(device, stat.inode) {
-                return Ok(Taken::No);
-            }
-            as_itself = (self.below_root(&absolute) == Some(relative)).then_some((device, stat.inode));
+        let inode = stat.inode;
+        if self.request.settings.follow_links && !self.visit(device, inode) {
+            return Ok(Taken::No);
         }
         if reach == Reach::Itself {
             locked(&self.listed).push(place.clone());
         }
-        let task = Task { absolute, place, device, relative: relative.to_vec(), depth, reach, as_itself };
+        let task = Task { absolute, place, device, inode, relative: relative.to_vec(), depth, reach };
         self.tasks.push(task, stat.mtime);
         Ok(Taken::AsDirectory)
     }
@@ -446,14 +448,14 @@ impl<'a> Walk<'a> {
             return;
         }
         if metadata.is_dir() {
-            let depth = task.depth + 1;
+            let (inode, depth) = (metadata.ino(), task.depth + 1);
             let too_deep = self.request.settings.max_depth.is_some_and(|levels| depth > levels);
-            if too_deep || !self.visit(device, metadata.ino()) {
+            if too_deep || !self.visit(device, inode) {
                 return;
             }
             locked(&self.linked).push(place.clone());
             let (relative, reach) = (relative.to_vec(), Reach::Below);
-            let task = Task { absolute, place, device, relative, depth, reach, as_itself: None };
+            let task = Task { absolute, place, device, inode, relative, depth, reach };
             self.tasks.push(task, FileStat::from(&metadata).mtime);
             return;
         }
@@ -463,8 +465,7 @@ impl<'a> Walk<'a> {
             && !self.request.own_files.contains(&absolute);
         if let (true, Some(name)) = (wanted, absolute.file_name()) {
             let entry = Entry::of(name.as_bytes(), &FileStat::from(&metadata), device);
-            let relative = self.below_root(directory).map(<[u8]>::to_vec);
-            let files = LinkedFiles { place, relative, entries: Vec::new() };
+            let files = LinkedFiles { place, entries: Vec::new() };
             let directory = (device, inside.ino());
             locked(&self.linked_files).entry(directory).or_insert(files).entries.push(entry);
         }
@@ -478,12 +479,12 @@ impl<'a> Walk<'a> {
         }
         let linked_files = std::mem::take(&mut *locked(&self.linked_files));
         let is_whole = matches!(self.request.part, Part::Whole);
-        for ((device, inode), LinkedFiles { place, relative, mut entries }) in linked_files {
+        let listed_under = std::mem::take(&mut *locked(&self.listed_under));
+        for ((device, inode), LinkedFiles { place, mut entries }) in linked_files {
             entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
             entries.dedup_by(|a, b| a.name == b.name);
-            let was_listed = locked(&self.listed_as_itself).contains(&(device, inode));
-            if let Some(directory) = relative.filter(|_| is_whole && was_listed) {
-                entries.retain(|entry| !self.takes_by_itself(&directory, entry));
+            if let Some(directory) = listed_under.get(&(device, inode)).filter(|_| is_whole) {
+                entries.retain(|entry| !self.takes_by_itself(directory, entry));
                 if entries.is_empty() {
                     continue;
                 }
@@ -505,12 +506,6 @@ impl<'a> Walk<'a> {
         let mut relative = Vec::new();
         put_relative(&mut relative, directory, &file.name);
         !self.request.filter.passes_over(&file.name, &relative) && self.request.filter.includes(&relative)
-    }
-
-    /// A path as patterns see it, if it is that of the root or of something below.
-    fn below_root<'p>(&self, path: &'p Path) -> Option<&'p [u8]> {
-        let below = strip_prefix(absolute_bytes(path), absolute_bytes(&self.request.root))?;
-        Some(below.strip_prefix(b"/").unwrap_or(below))
     }
 
     /// True if the nearest root around a place is not this one.

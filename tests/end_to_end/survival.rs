@@ -184,8 +184,8 @@ mod sqlite_only {
         let script = format!(
             "mount -t tmpfs -o size=64k tmpfs {disk} || exit 77
              export HOME={home}
-             for kib in 24 64; do
-                 mount -o remount,size=$((kib))k {disk}
+             for size in 24k 64k; do
+                 mount -o remount,size=$size {disk}
                  {dupfind} scan --db-url sqlite://{disk}/index.db {tree} 2>>{disk}.made; echo made $?
              done
              mount -o remount,size=300k {disk}
